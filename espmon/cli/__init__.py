@@ -1,0 +1,74 @@
+"""The command line: one file per command, imported only when that command runs (``espmon --help`` stays fast).
+
+Level 5. :data:`COMMANDS` is the only list of commands: name -> ("module", "attribute", one-line help). The help stands
+here so that listing the commands imports none of them; a test compares it with each command's own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from typing import Any
+
+import click
+
+import espmon
+from espmon.errors import EspmonError
+
+# name: (module below espmon.cli, attribute, short help). Order is the order of `espmon --help`.
+COMMANDS: dict[str, tuple[str, str, str]] = {}
+
+
+class EspmonGroup(click.Group):
+    """A group that loads commands late and reads ``espmon PORT ...`` as ``espmon monitor PORT ...``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"espmon.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, text) for name, (_, _, text) in COMMANDS.items()]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
+
+
+@click.group(
+    cls=EspmonGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(espmon.__version__, prog_name="espmon")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Watch the serial port of an ESP8266 or ESP32, understand its resets and crashes, bring it back."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def nearest(word: str, names: list[str]) -> list[str]:
+    """Up to three of `names` that look like `word`, best first."""
+    return difflib.get_close_matches(word, names, 3, 0.5)
+
+
+def tell(error: EspmonError) -> None:
+    """Two lines on standard error: what happened, what to do."""
+    click.echo(f"espmon: {error.message} [{error.code}]", err=True)
+    if error.hint:
+        click.echo(f"        {error.hint}", err=True)
+
+
+def main(args: list[str] | None = None) -> Any:
+    """Entry point of the program: runs a command, turns told errors into their exit status."""
+    try:
+        return cli(args=args, prog_name="espmon")
+    except EspmonError as error:
+        tell(error)
+        sys.exit(error.exit_status)
