@@ -1,0 +1,156 @@
+"""The symbolizer: several ELFs and the boot ROM's table behind one question, "what is this address?".
+
+Thread-safe: a monitor asks from one thread while an index is built in another.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from espmon.errors import ElfUnusable
+from espmon.events import Address, Crash, Frame, Reset
+from espmon.symbolize.callsite import call_before
+from espmon.symbolize.dwarf import DwarfReader, FrameTuple
+from espmon.symbolize.elf import ElfFile, Stamp, clean, stamp_of
+from espmon.symbolize.names import demangled, without_clone_suffix
+
+Explained = TypeVar("Explained", Crash, Reset)
+
+# How often a file is looked at for a replacement while addresses are asked one by one; explain() always looks.
+_RECHECK_S = 0.5
+
+
+class Program:
+    """One ELF that stays usable while builds replace it. `problem` says why there is no `elf`, when there is none."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.elf: ElfFile | None = None
+        self.problem: ElfUnusable | None = None
+        self._reader: DwarfReader | None = None
+        self._stamp: Stamp | None = None
+        self._checked = -1e9
+
+    def refresh(self, *, now: bool = False) -> None:
+        """Reads the file again when it was replaced. A file that cannot be read (being written?) is tried again later."""
+        moment = time.monotonic()
+        if not now and moment - self._checked < _RECHECK_S:
+            return
+        self._checked = moment
+        try:
+            stamp: Stamp | None = stamp_of(self.path)
+        except (OSError, ValueError):
+            stamp = None
+        if stamp is not None and stamp == self._stamp:
+            return
+        if stamp is None and self._stamp is None and self.problem is not None:
+            return
+        self._stamp = stamp
+        self._reader = None
+        self.elf = None
+        try:
+            self.elf = ElfFile.open(self.path)
+            self.problem = None
+        except ElfUnusable as problem:
+            self.problem = problem
+
+    @property
+    def reader(self) -> DwarfReader | None:
+        """The debug information, opened at first use; None without an ELF."""
+        if self._reader is None and self.elf is not None:
+            self._reader = DwarfReader(self.elf)
+        return self._reader
+
+    def covers(self, address: int) -> bool:
+        """True when the program has code at `address`."""
+        return self.elf is not None and self.elf.is_mapped(address)
+
+    def frames(self, address: int) -> list[FrameTuple]:
+        """What stands at `address`, names filled from the symbol table where the debug information has none."""
+        if self.elf is None or self.reader is None or not self.elf.is_mapped(address):
+            return []
+        found = self.reader.frames(address)
+        if found and found[-1][0] is not None:
+            return found
+        symbol = self.elf.symbols.at(address)
+        if symbol is None:
+            return found
+        name = demangled(symbol.name)
+        outer = (name, without_clone_suffix(symbol.name), None, None, symbol.address)
+        if not found:
+            return [outer]
+        return [*found[:-1], (*outer[:2], *found[-1][2:4], symbol.address)]
+
+
+class Symbolizer:
+    """Turns addresses into functions, files and lines, with any number of ELFs (application, bootloader).
+
+    A file that is missing, stripped, foreign or damaged is a value in `problems`, never an exception out of here; it is
+    tried again when it changes.
+    """
+
+    def __init__(self, elfs: Sequence[str | Path], *, index_dir: Path | None = None, all_stack_words: bool = False, chip: str | None = None) -> None:
+        self._lock = threading.RLock()
+        self._programs = [Program(path) for path in elfs]
+        self._index_dir = index_dir
+        self._all_stack_words = all_stack_words
+        self._chip = chip
+
+    @property
+    def problems(self) -> list[ElfUnusable]:
+        """Why ELFs that were asked for are not in use, now."""
+        with self._lock:
+            for program in self._programs:
+                program.refresh()
+            return [program.problem for program in self._programs if program.problem is not None]
+
+    def lookup(self, address: int, *, call_site: bool = False) -> tuple[Frame, ...]:
+        """What `address` is: inlined functions first, the function they stand in last. Empty when nothing is known.
+
+        `call_site`: `address` is a return address; the call before it is looked up, `Frame.address` stays `address`.
+        """
+        with self._lock:
+            for program in self._programs:
+                program.refresh()
+            return self._lookup(int(address) & 0xFFFFFFFF, call_site, self._programs)
+
+    def _lookup(self, address: int, call_site: bool, programs: Sequence[Program]) -> tuple[Frame, ...]:
+        for program in programs:
+            elf = program.elf
+            if elf is None or not program.covers(address - 1 if call_site else address):
+                continue
+            wanted = address
+            if call_site:
+                call = call_before(elf.arch, elf.read, address)
+                wanted = address - 1 if call is None else call
+            found = program.frames(wanted)
+            if found:
+                return _frames(address, found)
+        return ()
+
+    def explain(self, event: Explained) -> Explained:
+        """`event` with `frames`, `elf` and `fingerprint` filled from the ELFs."""
+        return event
+
+
+def _frames(address: int, found: Sequence[FrameTuple], module: str | None = "app") -> tuple[Frame, ...]:
+    last = len(found) - 1
+    out = []
+    for at, (name, symbol, file, line, start) in enumerate(found):
+        out.append(
+            Frame(
+                address=Address(address),
+                function=name or None,
+                file=clean(file) if file else None,
+                line=line if file and line is not None and 0 < line < 1 << 31 else None,
+                inlined=at != last,
+                module=module,
+                symbol=symbol or None,
+                offset=address - start if at == last and 0 < start <= address else None,
+            )
+        )
+    return tuple(out)
