@@ -1,0 +1,98 @@
+"""The virtual board on the wall clock: flash file, time, and the demo firmware from the package.
+
+There is no thread: the board catches up with the wall clock whenever somebody looks at it. One lock lets a reader and a
+writer share it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from espmon.board.board import Board
+from espmon.board.demo import crash_logs, demo_image
+from espmon.board.nor import Cells
+from espmon.board.settings import BoardSettings
+from espmon.board.silicon import SILICON
+from espmon.errors import InputUnreadable
+
+SLICE = 0.02  # seconds of wall time after which a waiting reader looks again, when nothing is announced
+
+
+def small_image(chip: str, text: bytes = b"espmon virtual board\0") -> bytes:
+    """A valid image for `chip` that holds `text` (a multiple of 4 is made of it) as its one segment."""
+    silicon = SILICON[chip]
+    content = text + b"\0" * (-len(text) % 4)
+    address = silicon.chip.code_ranges[1][0]
+    out = struct.pack("<BBBBI", 0xE9, 1, 2, 0x20 if silicon.chip.image_chip_id is not None else 0x40, address)
+    if silicon.chip.image_chip_id is not None:
+        out += struct.pack("<B3xHB2H4xB", 0xEE, silicon.chip.image_chip_id, 0, 0, 0xFFFF, 0)
+    out += struct.pack("<II", address, len(content)) + content
+    check = 0xEF
+    for byte in content:
+        check ^= byte
+    return out + b"\0" * (15 - len(out) % 16) + bytes([check])
+
+
+def new_flash(settings: BoardSettings) -> bytearray:
+    """The content of a flash as the settings say: FF everywhere, or the chip's demo image in place."""
+    cells = bytearray(b"\xff") * settings.flash_size
+    if settings.image == "demo":
+        offset = SILICON[settings.chip].chip.boot_offset
+        image = demo_image() if settings.chip == "esp8266" else small_image(settings.chip)
+        cells[offset : offset + len(image)] = image
+        if settings.chip == "esp8266":
+            cells[-0x4000] = 0x05  # RF data
+    return cells
+
+
+def open_flash(path: Path, settings: BoardSettings) -> Cells:
+    """Map the flash image `path` (made blank when missing; grown with FF when shorter than the flash).
+
+    Every change is in the file at once. Raises InputUnreadable.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size < settings.flash_size:
+                os.lseek(descriptor, size, os.SEEK_SET)
+                os.write(descriptor, b"\xff" * (settings.flash_size - size))
+            return mmap.mmap(descriptor, settings.flash_size)
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError) as error:
+        raise InputUnreadable(
+            f"{path}: {error.strerror if isinstance(error, OSError) else error}", "name a file that can be written"
+        ) from error
+
+
+class LiveBoard:
+    """A :class:`Board` that follows the wall clock, `settings.speed` times as fast."""
+
+    def __init__(
+        self, settings: BoardSettings, cells: Cells | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.settings = settings
+        self.board = Board(settings, new_flash(settings) if cells is None else cells, logs=crash_logs())
+        self.changed = threading.Condition()
+        self._clock = clock
+        self._start = clock()
+
+    def catch_up(self) -> None:
+        """Let the board live until now. Hold `changed` while calling."""
+        self.board.advance((self._clock() - self._start) * self.settings.speed)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until the board may have something new, at most `seconds` of wall time. Hold `changed`."""
+        at = self.board.next_event()
+        if at is not None:
+            until = (at - self.board.now) / self.settings.speed
+            seconds = min(seconds, max(until, 0.0005))
+        if seconds > 0:
+            self.changed.wait(seconds)
