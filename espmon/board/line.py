@@ -216,7 +216,7 @@ class Wire:
             whole = int(ticks)
             if whole < ticks:
                 whole += 1
-            first = offset + whole * tick
+            first = max(start, offset + whole * tick)  # never before it, whatever rounding does
             stop = first + centre + 9 * bit
             if stop + (tick if shape.majority else 0.0) > until:
                 break
