@@ -94,7 +94,7 @@ class PortStalled(PortProblem):
     """The port is there, but takes no data."""
 
     code = "port-stalled"
-    exit_status = 9
+    exit_status = 8
 
 
 # Outcomes of a monitored run that are no errors of espmon's, each with its own status (docs/exit-codes.md).

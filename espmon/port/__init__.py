@@ -16,6 +16,7 @@ from espmon.port.names import (
     similar,
 )
 from espmon.port.serial_port import Chunk, RateSet, SerialPort
+from espmon.port.worker import run_steps
 
 __all__ = [
     "Chunk",
@@ -31,5 +32,6 @@ __all__ = [
     "is_url",
     "list_ports",
     "looks_like_port",
+    "run_steps",
     "similar",
 ]

@@ -16,13 +16,14 @@ from espmon.port import names
 from espmon.port.holders import holders, lock_holder
 
 if sys.platform == "win32":
-    CONFIGURING: tuple[type[Exception], ...] = (OSError,)
+    CONFIGURING: tuple[type[Exception], ...] = (OSError, NotImplementedError)
 else:
     import termios
 
-    CONFIGURING: tuple[type[Exception], ...] = (OSError, termios.error)
+    CONFIGURING: tuple[type[Exception], ...] = (OSError, NotImplementedError, termios.error)
 # What pyserial raises from an open port: TypeError and AttributeError when its descriptor vanishes under it.
 USING: tuple[type[Exception], ...] = (*CONFIGURING, ValueError, TypeError, AttributeError)
+OPENING: tuple[type[Exception], ...] = (*USING, ImportError)  # a URL handler's own imports
 
 # What reading, writing or configuring an open port raises when the device behind it has been unplugged, hung up or
 # reset: EIO and ENXIO from ttys, ENODEV from USB drivers, EBADF after a forced close, EPIPE and the E*CONN* from sockets.

@@ -69,6 +69,7 @@ class SerialPort:
         self._serial: Any = None
         self._fd: int | None = None  # a tty's descriptor; None: read through pyserial
         self._poll: Any = None
+        self._wake_poll: Any = None
         self._wake_r = self._wake_w = -1
         self._woken = False
 
@@ -102,7 +103,7 @@ class SerialPort:
         try:
             port = self._closed_serial()
             self._open_quietly(port)
-        except (*refusals.USING, ImportError) as error:
+        except refusals.OPENING as error:
             raise refusals.refusal(self.name, self.device, error) from None
         self._serial = port
         try:
@@ -178,6 +179,8 @@ class SerialPort:
                 self._poll = select.poll()
                 self._poll.register(fd, select.POLLIN)
                 self._poll.register(self._wake_r, select.POLLIN)
+                self._wake_poll = select.poll()
+                self._wake_poll.register(self._wake_r, select.POLLIN)
 
     def close(self) -> None:
         """Closes the port; DTR and RTS stay as they are. Never raises."""
@@ -239,8 +242,14 @@ class SerialPort:
             raise refusals.gone(self.name, error) from None
 
     def pause(self, seconds: float) -> None:
-        """Waits, so that more arrives at once; a :meth:`wake` ends the wait. Only for ports with a descriptor."""
-        if self._fd is not None and self._wake_r >= 0 and not self._woken:
+        """Waits a few milliseconds, so that more is read at once. Where the system can, a :meth:`wake` ends the wait."""
+        if self._woken:
+            return
+        if self._fd is None:
+            time.sleep(seconds)
+        elif self._wake_poll is not None:
+            self._wake_poll.poll(seconds * 1000)
+        else:
             select.select([self._wake_r], [], [], seconds)
 
     def _read_descriptor(self, fd: int, timeout: float | None) -> bytes:
@@ -344,6 +353,15 @@ class SerialPort:
                     "Flow control may hold it back, or the adapter hangs: plug it out and in again.",
                 )
 
+    def flush(self) -> None:
+        """Waits until everything written has left. Raises `PortGone`."""
+        if self._serial is None:
+            raise PortGone(self.name, f"{self.name} is not open")
+        try:
+            self._serial.flush()
+        except refusals.USING as error:
+            raise refusals.gone(self.name, error) from None
+
     # --- rate and lines ---------------------------------------------------------------------------------------------
 
     def set_baud(self, rate: int) -> RateSet:
@@ -358,7 +376,7 @@ class SerialPort:
             raise PortProblem(
                 self.name, f"{self.name} can't be set to {rate} baud", "Choose a rate that the adapter supports."
             ) from None
-        except (*refusals.CONFIGURING, NotImplementedError) as error:
+        except refusals.CONFIGURING as error:
             number, _ = refusals.error_numbers(error)
             if number in (22, 25, 95):  # EINVAL, ENOTTY, EOPNOTSUPP: the driver refuses, the port is still there
                 raise PortProblem(
