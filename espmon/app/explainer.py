@@ -60,9 +60,12 @@ class Explainer(threading.Thread):
         while (slot := self._queue.get()) is not None:
             try:
                 event = slot.event
-                if isinstance(event, (Crash, Reset)):
-                    slot.event = symbolizer.explain(event)
-                    slot.source = self._source_lines(slot.event)
+                match event:
+                    case Crash():
+                        slot.event = symbolizer.explain(event)
+                    case Reset():
+                        slot.event = symbolizer.explain(event)
+                slot.source = self._source_lines(slot.event)
                 self._tell_problems(symbolizer.problems)
             finally:
                 slot.ready.set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -91,7 +91,7 @@ class Listener(threading.Thread):
         decoder: Decodes,
         rate: RateFollower,
         *,
-        tell: Callable[[Iterable[Event]], None],
+        tell: Callable[[Sequence[Event]], None],
         keep: Callable[[bytes], None] | None = None,
         reconnect: bool = True,
         reset_first: bool = False,

@@ -38,8 +38,9 @@ class Outbox:
         self._bound = bound
         self._items: deque[Item] = deque()
         self._wishes: deque[object] = deque()
-        self._changed = threading.Condition()
-        self._room = threading.Condition(self._changed._lock)  # type: ignore[attr-defined]  # one lock, two queues
+        lock = threading.Lock()  # one lock, two things to wait for
+        self._changed = threading.Condition(lock)
+        self._room = threading.Condition(lock)
         self._bytes = 0
         self._dropped = 0
         self._taken = 0
@@ -86,6 +87,15 @@ class Outbox:
         with self._changed:
             self._wishes.append(wish)
             self._changed.notify()
+
+    def wish_from_signal(self, wish: object) -> None:
+        """The same from a signal handler, which may have interrupted us while we hold the lock: only appends.
+
+        Python runs handlers between two instructions of the main thread and then lets its wait go on; so the wait is
+        ended by a short thread of its own.
+        """
+        self._wishes.append(wish)
+        threading.Thread(target=self.nudge, daemon=True).start()
 
     def nudge(self) -> None:
         """Wakes the reader without an item: a slot has become ready."""

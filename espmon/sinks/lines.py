@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -38,7 +39,7 @@ def _stop(_signal: int, _frame: object) -> None:
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
     """Raises inside the block when it takes longer. Only in the main thread of a POSIX system; elsewhere no limit."""
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGALRM, _stop)
@@ -56,7 +57,7 @@ def compile_pattern(pattern: str, option: str) -> re.Pattern[str]:
         compiled = re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise UsageProblem(f"{option} {pattern!r} is no regular expression: {error}", "Escape special characters with \\.") from None
-    if not hasattr(signal, "setitimer") and _NESTED_REPEATS.search(pattern):
+    if sys.platform == "win32" and _NESTED_REPEATS.search(pattern):
         raise UsageProblem(
             f"{option} {pattern!r} repeats what already repeats: it could match for hours",
             "Write it without a repeat inside a repeated group.",

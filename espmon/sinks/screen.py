@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import shutil
@@ -85,6 +86,16 @@ class Screen:
             if error.errno in (5, 6, 9, 22, 32):  # the terminal is gone: EIO, ENXIO, EBADF, EINVAL (Windows), EPIPE
                 raise OutputClosed from None
             raise
+
+
+class NullScreen(Screen):
+    """Shows nothing: for runs whose standard output belongs to somebody else (``--json``)."""
+
+    def __init__(self) -> None:
+        super().__init__(io.StringIO(), colour="never", is_terminal=False, width=80)
+
+    def write(self, text: str) -> None:
+        pass
 
 
 def _enable_escape_sequences() -> None:
