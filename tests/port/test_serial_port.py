@@ -1,5 +1,6 @@
 """Ports on pseudo terminals: no board needed, no pyserial replaced."""
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -19,7 +20,7 @@ from espmon.port.holders import lock_holder
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminals on Windows")
 
 
-@pytest.fixture()
+@pytest.fixture
 def line():
     """(master descriptor, device name) of a fresh pty whose slave nobody else holds."""
     master, slave = pty.openpty()
@@ -28,16 +29,19 @@ def line():
     keep = os.open(name, os.O_RDWR | os.O_NOCTTY)  # else the master reads EIO before we open
     yield master, name
     for each in (keep, master):
-        try:
+        with contextlib.suppress(OSError):
             os.close(each)
-        except OSError:
-            pass
 
 
 def open_port(name, baud=115200):
     port = SerialPort(name, baud)
     port.open()
     return port
+
+
+def read_for_ever(port):
+    while True:
+        port.read(1)
 
 
 def test_bytes_go_both_ways_exactly(line):
@@ -84,8 +88,7 @@ def test_a_hung_up_port_is_gone(line):
     port = open_port(name)
     os.close(master)
     with pytest.raises(PortGone) as caught:
-        while True:
-            port.read(1)
+        read_for_ever(port)
     assert caught.value.port == name
     with pytest.raises(PortGone):
         port.write(b"x" * 10)
@@ -200,8 +203,7 @@ def test_a_port_that_takes_nothing_stalls(line):
     _, name = line
     port = open_port(name)
     with pytest.raises(PortStalled):
-        for _ in range(10_000):
-            port.write(bytes(4096), timeout=0.05)
+        port.write(bytes(4 << 20), timeout=0.05)
     port.dispose()
 
 
