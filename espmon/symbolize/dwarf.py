@@ -34,7 +34,9 @@ TAG_SUBPROGRAM = 0x2E
 TAG_NAMESPACE = 0x39
 TAG_PARTIAL_UNIT = 0x3C
 TAG_SKELETON_UNIT = 0x4A
-_SCOPES = frozenset((TAG_CLASS, TAG_ENUM, TAG_STRUCT, TAG_UNION, TAG_MODULE, TAG_SUBPROGRAM, TAG_NAMESPACE, 0x38))  # 0x38: interface
+_SCOPES = frozenset(
+    (TAG_CLASS, TAG_ENUM, TAG_STRUCT, TAG_UNION, TAG_MODULE, TAG_SUBPROGRAM, TAG_NAMESPACE, 0x38)
+)  # 0x38: interface
 _TYPES = frozenset((TAG_CLASS, TAG_STRUCT, TAG_UNION))
 
 # attributes
@@ -88,7 +90,15 @@ class Abbrev:
 
     __slots__ = ("attributes", "children", "kind", "sibling_at", "size", "steps", "tag")
 
-    def __init__(self, tag: int, children: bool, attributes: list[tuple[int, int, int]], offset_size: int, address_size: int, version: int) -> None:
+    def __init__(
+        self,
+        tag: int,
+        children: bool,
+        attributes: list[tuple[int, int, int]],
+        offset_size: int,
+        address_size: int,
+        version: int,
+    ) -> None:
         self.tag = tag
         self.children = children
         self.attributes = attributes
@@ -164,7 +174,9 @@ class Unit:
         "offset", "offset_size", "rnglists_base", "scopes", "stmt_list", "str_offsets_base", "version",
     )  # fmt: skip
 
-    def __init__(self, offset: int, end: int, version: int, offset_size: int, address_size: int, die: int, abbrev_offset: int) -> None:
+    def __init__(
+        self, offset: int, end: int, version: int, offset_size: int, address_size: int, die: int, abbrev_offset: int
+    ) -> None:
         self.offset = offset
         self.end = end
         self.version = version
@@ -314,7 +326,11 @@ class DwarfReader:
         abbrev = self._abbrevs(unit)[code]
         found, _ = self._attributes(unit, abbrev, at)
         unit.attributes = found
-        for attribute, name in ((AT_ADDR_BASE, "addr_base"), (AT_STR_OFFSETS_BASE, "str_offsets_base"), (AT_RNGLISTS_BASE, "rnglists_base")):
+        for attribute, name in (
+            (AT_ADDR_BASE, "addr_base"),
+            (AT_STR_OFFSETS_BASE, "str_offsets_base"),
+            (AT_RNGLISTS_BASE, "rnglists_base"),
+        ):
             if attribute in found:
                 setattr(unit, name, found[attribute][1])
         if AT_LOW_PC in found:
@@ -585,7 +601,10 @@ class DwarfReader:
         data = self._rnglists
         at = value
         if form == 0x23:  # rnglistx: an index into the offsets behind the header
-            at = unit.rnglists_base + (_U64 if unit.offset_size == 8 else _U32)(data, unit.rnglists_base + value * unit.offset_size)[0]
+            at = (
+                unit.rnglists_base
+                + (_U64 if unit.offset_size == 8 else _U32)(data, unit.rnglists_base + value * unit.offset_size)[0]
+            )
         base = unit.base
         out: list[tuple[int, int]] = []
         begin = at
@@ -635,7 +654,16 @@ class DwarfReader:
         unit.functions = functions
         return functions
 
-    def _walk(self, unit: Unit, at: int, end: int, functions: list[Function], scopes: list[tuple[int, int, int]], *, into_types: bool) -> None:
+    def _walk(
+        self,
+        unit: Unit,
+        at: int,
+        end: int,
+        functions: list[Function],
+        scopes: list[tuple[int, int, int]],
+        *,
+        into_types: bool,
+    ) -> None:
         """Collects functions and naming scopes below the DIE at `at`, which ends at `end` at the latest.
 
         Namespaces are walked into, everything else is jumped over. A scope is (start, end, depth).
@@ -747,7 +775,9 @@ class DwarfReader:
         self.budget.spend(at - begin)
         return at
 
-    def body(self, unit: Unit, function: Function) -> list[tuple[tuple[tuple[int, int], ...], int | None, int, int, int]]:
+    def body(
+        self, unit: Unit, function: Function
+    ) -> list[tuple[tuple[tuple[int, int], ...], int | None, int, int, int]]:
         """What is inlined into `function`, in tree order. Raises any of FAULTS."""
         if function.nodes is not None:
             return function.nodes
@@ -780,7 +810,9 @@ class DwarfReader:
                     origin = found.get(AT_ABSTRACT_ORIGIN)
                     call_file = found.get(AT_CALL_FILE, (0, 0))[1]
                     call_line = found.get(AT_CALL_LINE, (0, 0))[1]
-                    nodes.append((self._ranges_of(unit, found), origin[1] if origin else None, parents[-1], call_file, call_line))
+                    nodes.append(
+                        (self._ranges_of(unit, found), origin[1] if origin else None, parents[-1], call_file, call_line)
+                    )
                     if abbrev.children:
                         parents.append(len(nodes) - 1)
                 elif kind == 6:
@@ -899,7 +931,9 @@ class DwarfReader:
                 at = self._skip(abbrev, unit, at)
                 depth += 1
                 continue
-            after = self._after(abbrev, unit, at, unit.offset) or self._end_of_children(unit, self._skip(abbrev, unit, at))
+            after = self._after(abbrev, unit, at, unit.offset) or self._end_of_children(
+                unit, self._skip(abbrev, unit, at)
+            )
             if abbrev.tag in _SCOPES:
                 scopes.append((start, after, 0))
             at = after

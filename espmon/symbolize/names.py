@@ -58,7 +58,11 @@ def bare(signature: str) -> str:
             depth += {")": 1, "(": -1}.get(text[at], 0)
             if depth == 0:
                 # "operator()" and "(anonymous namespace)" are names, not parameter lists
-                if at and text[at:] != "(anonymous namespace)" and not (text[at:] == "()" and text[:at].endswith("operator")):
+                if (
+                    at
+                    and text[at:] != "(anonymous namespace)"
+                    and not (text[at:] == "()" and text[:at].endswith("operator"))
+                ):
                     text = text[:at]
                 break
     # the return type of a function template stands before the last blank outside brackets; an operator's name may
