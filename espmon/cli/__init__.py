@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # name: (module below espmon.cli, attribute, short help). Order is the order of `espmon --help`.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "monitor": ("monitor", "monitor", "Watch a port; `espmon PORT` is the same."),
+    "symbolize": ("symbolize", "symbolize", "Turn addresses into functions, files and lines."),
     "ports": ("ports", "ports", "List the serial ports and what is on them."),
     "completion": ("completion", "completion", "Print the completion script for your shell."),
 }

@@ -81,6 +81,7 @@ _FUNCTION = 4  # a subprogram with code
 _INLINED = 5
 _BLOCK = 6  # lexical block and the like: its children belong to the parent
 
+_UNNAMED = "{unnamed type}"
 _MAX_RANGES = 4096  # of one function; the largest seen in real firmware has 30
 _MAX_DEPTH = 256
 
@@ -713,8 +714,8 @@ class DwarfReader:
             if kind == 3:
                 if len(open_) > _MAX_DEPTH:
                     raise Malformed("namespaces nested without end")
-                open_.append(len(scopes))
                 scopes.append((start, end, len(open_)))
+                open_.append(len(scopes) - 1)
                 at = skip(abbrev, unit, at)
                 continue
             # something with children that need not be looked at now
@@ -866,7 +867,10 @@ class DwarfReader:
         else:
             scope = self._scope_name(last)
             short = clean(name)
-            result = (f"{scope}::{short}" if scope else short, clean(linkage) if linkage else short)
+            full = f"{scope}::{short}" if scope else short
+            if full.endswith(_UNNAMED + "::operator()"):  # GCC names no closure types, demanglers write {lambda(int)#1}
+                full = full.removesuffix(_UNNAMED + "::operator()") + "{lambda}::operator()"
+            result = (full, clean(linkage) if linkage else full)
         self._names[die] = result
         return result
 
@@ -951,7 +955,7 @@ class DwarfReader:
             return name.rpartition("::")[2] if name else ""
         if abbrev.tag == TAG_NAMESPACE:
             return "(anonymous namespace)"
-        return "{unnamed type}" if abbrev.tag in _TYPES else ""
+        return _UNNAMED if abbrev.tag in _TYPES else ""
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
@@ -975,13 +979,51 @@ class DwarfReader:
 
     def function_at(self, unit: Unit, address: int) -> Function | None:
         """The concrete function that `address` lies in."""
-        best = None
-        for function in self.functions(unit):
-            for low, high in function.ranges:
-                if low <= address < high:
-                    best = function
-                    break
-        return best
+        found = _last_at(self.functions(unit), address)
+        if found is None and not unit.functions_all:
+            found = _last_at(self.all_functions(unit), address)
+        return found
+
+    def all_functions(self, unit: Unit) -> list[Function]:
+        """The unit's functions, those inside of others included: lambdas and methods of local classes.
+
+        They are rare and finding them means visiting every DIE, so that is done only when an address asks for it.
+        """
+        functions = self.functions(unit)
+        if unit.functions_all:
+            return functions
+        unit.functions_all = True
+        known = {function.die for function in functions}
+        nested: list[Function] = []
+        data = self.info
+        abbrevs = self._abbrevs(unit)
+        end = unit.end
+        at = unit.die
+        self.budget.spend(end - at)
+        skip = self._skip
+        try:
+            while at < end:
+                start = at
+                code = data[at]
+                at += 1
+                if code == 0:
+                    continue
+                if code >= 0x80:
+                    code, at = uleb(data, start)
+                abbrev = abbrevs[code]
+                if abbrev.kind != 4:
+                    at = at + abbrev.size if abbrev.size >= 0 else skip(abbrev, unit, at)
+                    continue
+                first = at
+                found, at = self._attributes(unit, abbrev, at)
+                if start not in known:
+                    ranges = self._ranges_of(unit, found)
+                    if ranges:
+                        nested.append(Function(start, ranges, at if abbrev.children else 0, self._after(abbrev, unit, first, unit.offset)))
+        except FAULTS as fault:
+            self.faults.append(f"unit at {unit.offset:#x}: {fault}")
+        functions.extend(nested)
+        return functions
 
     def chain(self, unit: Unit, function: Function, address: int) -> Iterable[tuple[int | None, int, int]]:
         """(origin DIE, call file, call line) of each inlined call around `address`, innermost first."""
@@ -1036,6 +1078,16 @@ class DwarfReader:
             return self.name_of(die)
         except FAULTS:
             return None, None
+
+
+def _last_at(functions: list[Function], address: int) -> Function | None:
+    best = None
+    for function in functions:
+        for low, high in function.ranges:
+            if low <= address < high:
+                best = function
+                break
+    return best
 
 
 def _start_of(function: Function, address: int) -> int:
