@@ -29,7 +29,6 @@ class Wish(enum.Enum):
     QUIT = "quit"
     INTERRUPT = "interrupt"
     HELP = "help"
-    MENU = "menu"
     RESET = "reset"
     DOWNLOAD = "download"
     TIMESTAMPS = "timestamps"
@@ -99,7 +98,6 @@ class KeyMachine:
                     add(meant)
             elif key == MENU_KEY:
                 self._in_menu = True
-                add(Wish.MENU)
             elif key == QUIT_KEY:
                 add(Wish.QUIT)
             elif key == INTERRUPT_KEY and not self.repl:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -10,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from espmon.app.rate import RateFollower, WishRate
-from espmon.bootloader.actions import SetLines, Steps, Wait
+from espmon.bootloader import resets
+from espmon.bootloader.resets import ResetSequence
 from espmon.errors import PortGone, PortProblem
 from espmon.events import Boot, Event, PortChanged, ResetCaused
 from espmon.port import Chunk, SerialPort, run_steps
@@ -33,20 +35,19 @@ class Decodes(Protocol):
     def next_deadline(self) -> float | None: ...
 
 
-def reset_board() -> Steps[None]:
-    """Pulls EN low for 0.1 s through RTS, with DTR (GPIO0) released."""
-    yield SetLines(dtr=False, rts=True)
-    yield Wait(0.1)
-    yield SetLines(dtr=False, rts=False)
+_ESPRESSIF_USB = 0x303A  # the chip's own USB port: no transistors, and the host polls its lines
 
 
-def enter_download_mode() -> Steps[None]:
-    """Resets the board with GPIO0 low, as the two-transistor circuit of development boards allows."""
-    yield SetLines(dtr=False, rts=True)
-    yield Wait(0.1)
-    yield SetLines(dtr=True, rts=False)
-    yield Wait(0.05)
-    yield SetLines(dtr=False, rts=False)
+def reset_sequence(port: SerialPort) -> ResetSequence:
+    """How a running board is restarted through this port."""
+    return resets.HARD_USB if port.identity.vid == _ESPRESSIF_USB else resets.HARD
+
+
+def download_sequence(port: SerialPort) -> ResetSequence:
+    """How a board is restarted into download mode through this port."""
+    if port.identity.vid == _ESPRESSIF_USB:
+        return resets.USB_JTAG
+    return resets.CLASSIC if port.is_url or sys.platform == "win32" else resets.TIGHT
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +59,10 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Steps to run on the port. `by` and `how` are told in a `ResetCaused` event where the Steps reset the board."""
+    """A reset of the board; `sequence` chooses it by the kind of port. `by` is told in the `ResetCaused` event."""
 
-    steps: Callable[[], Steps[None]]
+    sequence: Callable[[SerialPort], ResetSequence]
     by: str
-    how: str
 
 
 Wish = Send | Run | WishRate
@@ -150,7 +150,7 @@ class Listener(threading.Thread):
         self.port.remember_identity()
         self._has_opened("opened")
         if self._reset_first:
-            self._perform(Run(reset_board, "command line", "RTS pulse"))
+            self._perform(Run(reset_sequence, "command line"))
         while not self._stopping.is_set():
             try:
                 self._attend()
@@ -252,14 +252,15 @@ class Listener(threading.Thread):
                 if abs(got.off_by) > 0.005:
                     reason = f"{f'{reason}; ' if reason else ''}the adapter says {got.got}"
                 self._state("rate", reason, baud)
-            case Run(steps=steps, by=by, how=how):
+            case Run(sequence=choose, by=by):
                 if not self.port.set_lines(dtr=False, rts=False):
                     self._state("failed", "this port has no DTR and RTS lines: the board can't be reset through it")
                     return
-                run_steps(self.port, steps(), heard=self._heard)
+                sequence = choose(self.port)
+                run_steps(self.port, sequence.run(), heard=self._heard)
                 self._reset_at = self._clock.now()
                 self._rate.board_reset(self._reset_at)
-                self._take([ResetCaused(by=by, how=how, port=self.port.name, at=self._reset_at)])
+                self._take([ResetCaused(by=by, how=sequence.name, port=self.port.name, at=self._reset_at)])
                 self._pass_on()
 
     # --- gone and back ----------------------------------------------------------------------------------------------

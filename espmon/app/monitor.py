@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from espmon.app.explainer import Explainer, has_addresses
 from espmon.app.keys import Keyboard, KeyMachine, Typed, help_lines
 from espmon.app.keys import Wish as KeyWish
-from espmon.app.listener import Decodes, Listener, Run, Send, enter_download_mode, reset_board
+from espmon.app.listener import Decodes, Listener, Run, Send, download_sequence, reset_sequence
 from espmon.app.outbox import Item, Outbox, Slot
 from espmon.app.rate import DEFAULT_BAUD, FixedRate, RateFollower
+from espmon.app.source import project_folder
 from espmon.errors import (
     EXIT_BOOT_LOOP_SEEN,
     EXIT_CRASH_SEEN,
@@ -112,6 +113,8 @@ class Monitor:
             timestamps=options.timestamps,
             log=self._log,
             watch=watch,
+            has_elf=bool(options.elfs),
+            roots=[str(project_folder(elf)) for elf in options.elfs],
         )
         # with --json the text is only shaped where somebody reads it
         self._shapes_text = not options.json or watch is not None or self._log is not None
@@ -337,15 +340,13 @@ class Monitor:
                 self._status = EXIT_INTERRUPTED
             case _Signalled(number=number):
                 self._status = EXIT_INTERRUPTED if number == signal.SIGINT else 128 + number
-            case KeyWish.MENU:
-                pass
             case KeyWish.HELP:
                 for line in help_lines():
                     console.notice(line)
             case KeyWish.RESET:
-                listener.ask(Run(reset_board, "key", "RTS pulse"))
+                listener.ask(Run(reset_sequence, "key"))
             case KeyWish.DOWNLOAD:
-                listener.ask(Run(enter_download_mode, "key", "DTR and RTS, into download mode"))
+                listener.ask(Run(download_sequence, "key"))
             case KeyWish.TIMESTAMPS:
                 console.timestamps = not console.timestamps
                 console.notice(f"Timestamps {'on' if console.timestamps else 'off'}")

@@ -39,6 +39,7 @@ from espmon.sinks.textlog import TextLog
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.table import Table
 
 Tone = Literal["quiet", "good", "warning", "bad"]
 _COLOURS: dict[Tone, str] = {"quiet": "36", "good": "32", "warning": "33", "bad": "1;31"}
@@ -109,7 +110,7 @@ def notice_lines(event: Event) -> tuple[Tone, list[str]] | None:
             if event.caused_by == "espmon":
                 words += " [espmon did that]"
             elif event.caused_by == "open":
-                words += " [just after opening: perhaps because of that]"
+                words += " [opening the port may have caused it]"
             abnormal = event.reset is not None and event.reset.abnormal
             return ("warning" if abnormal or (mode is not None and mode.download) else "good"), [words]
         case Reset():
@@ -199,8 +200,6 @@ def crash_title(crash: Crash) -> str:
     if crash.exception is not None and (crash.exception.name or crash.exception.number is not None):
         name = _exception_words(crash.exception.name, crash.exception.number)
         return name if crash.kind in ("exception", "panic", "cache-error") else f"{kind}: {name}"
-    if crash.message and crash.kind in ("panic", "watchdog"):
-        return f"{kind}: {one_line(crash.message, 80)}"
     return kind
 
 
@@ -214,11 +213,12 @@ def crash_subtitle(crash: Crash) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def short_path(path: str, room: int = 60) -> str:
-    """A path as a person looks for it: relative to here when it lies below, else its last components within `room`."""
+def short_path(path: str, room: int = 60, roots: Sequence[str] = ()) -> str:
+    """A path as a person looks for it: relative to here or to one of `roots` when it lies below, else its last
+    components within `room` characters."""
     path = one_line(path, 500)
-    here = os.getcwd() + os.sep
-    path = path.removeprefix(here)
+    for folder in (os.getcwd(), *roots):
+        path = path.removeprefix(folder.rstrip(os.sep) + os.sep)
     if len(path) <= room:
         return path
     parts = path.replace("\\", "/").split("/")
@@ -230,10 +230,11 @@ def short_path(path: str, room: int = 60) -> str:
     return f"…/{short}"
 
 
-def _place(frame: Frame, room: int) -> str:
+def _place(frame: Frame, room: int, roots: Sequence[str] = ()) -> str:
     if not frame.file:
         return ""
-    return f"{short_path(frame.file, room)}:{frame.line}" if frame.line else short_path(frame.file, room)
+    path = short_path(frame.file, room, roots)
+    return f"{path}:{frame.line}" if frame.line else path
 
 
 def _function(frame: Frame) -> str:
@@ -263,14 +264,14 @@ def split_frames(frames: Sequence[Frame]) -> tuple[list[Frame], list[Frame]]:
     return sure, [f for f in frames if f.confidence == "possible"]
 
 
-def _why_no_frames(crash: Crash) -> str | None:
-    if crash.frames:
-        if not any(f.file or f.function for f in crash.frames) and crash.elf is None:
-            return "Addresses only: --elf firmware.elf turns them into functions and lines."
+def _why_no_frames(crash: Crash, has_elf: bool) -> str | None:
+    if any(frame.function or frame.file for frame in crash.frames if frame.module != "rom"):
         return None
-    if crash.backtraces or crash.stacks or crash.registers:
-        return "No function is known for its addresses: --elf firmware.elf turns them into functions and lines."
-    return None
+    if not (crash.frames or crash.backtraces or crash.stacks or crash.registers):
+        return None
+    if has_elf:
+        return "Its addresses lie in no function of the ELF: is it the build that runs on the board?"
+    return "With --elf firmware.elf its addresses become functions and lines."
 
 
 def _elf_words(crash: Crash) -> tuple[Tone, str] | None:
@@ -290,15 +291,17 @@ _MAIN_REGISTERS = ("pc", "epc1", "epc2", "epc3", "mepc", "ra", "a0", "excvaddr",
 
 
 def _registers(crash: Crash) -> list[tuple[str, str]]:
-    return [(name, str(crash.registers[name])) for name in _MAIN_REGISTERS if name in crash.registers][:6]
+    """The program counters and the address that was touched; unused exception levels (0) are left out."""
+    found = [(name, crash.registers[name]) for name in _MAIN_REGISTERS if name in crash.registers]
+    return [(name, str(value)) for name, value in found if value or name in ("excvaddr", "mtval", "pc", "epc1")][:6]
 
 
-def crash_lines(crash: Crash, source: SourceLines | None = None) -> list[str]:
+def crash_lines(crash: Crash, source: SourceLines | None = None, has_elf: bool = False) -> list[str]:
     """The crash as plain text, one fact a line, the same at every width: for pipes and files."""
     source = source or {}
     where = crash_subtitle(crash)
-    lines = [f"crash: {crash_title(crash)}{f' on {where}' if where else ''}"]
-    if crash.message and crash.kind not in ("panic", "watchdog"):
+    lines = [f"Crash: {crash_title(crash)}{f' on {where}' if where else ''}"]
+    if crash.message:
         lines.append(f"  says:   {one_line(crash.message)}")
     if crash.location is not None and (crash.location.file or crash.location.function):
         at = one_line(crash.location.file)
@@ -323,14 +326,16 @@ def crash_lines(crash: Crash, source: SourceLines | None = None) -> list[str]:
         label = "          "
     if len(possible) > _POSSIBLE_FRAMES:
         lines.append(f"          ... {len(possible) - _POSSIBLE_FRAMES} more")
-    if note := _why_no_frames(crash):
+    if note := _why_no_frames(crash, has_elf):
         lines.append(f"  note:   {note}")
     if not crash.complete:
         lines.append("  note:   the dump is incomplete")
     if crash.last_failed_alloc is not None:
         lines.append(f"  alloc:  {_alloc_words(crash)}")
-    for number, remedy in enumerate(crash.remedies[:4], 1):
-        lines.append(f"{'  try:    ' if number == 1 else '          '}{number}. {one_line(remedy)}")
+    remedies = crash.remedies[:4]
+    for number, remedy in enumerate(remedies, 1):
+        counted = f"{number}. " if len(remedies) > 1 else ""
+        lines.append(f"{'  try:    ' if number == 1 else '          '}{counted}{one_line(remedy)}")
     if registers := _registers(crash):
         lines.append("  cpu:    " + "  ".join(f"{name} {value}" for name, value in registers))
     if elf := _elf_words(crash):
@@ -354,7 +359,8 @@ class Console:
     """Shows a port's text and events on `screen`, and the same as plain text in `log`. One thread owns it.
 
     What is shown is gathered and written by :meth:`flush`, so that a burst of chunks costs one write. `watch` sees every
-    line of text. `paused` keeps the screen still; the log goes on.
+    line of text. `paused` keeps the screen still; the log goes on. `has_elf`: a missing function isn't for want of an ELF.
+    `roots`: project folders, which paths are shown relative to.
     """
 
     def __init__(
@@ -365,8 +371,12 @@ class Console:
         timestamps: bool = False,
         log: TextLog | None = None,
         watch: LineWatch | None = None,
+        has_elf: bool = False,
+        roots: Sequence[str] = (),
     ) -> None:
         self.screen = screen
+        self.has_elf = has_elf
+        self.roots = roots
         self.log = log
         self.watch = watch
         self.matched = False
@@ -448,7 +458,7 @@ class Console:
 
     def _crash(self, crash: Crash, source: SourceLines) -> None:
         ending = self._shaper.fresh_line()
-        text = ending + _plain_notice(crash_lines(crash, source))
+        text = ending + _plain_notice(crash_lines(crash, source, self.has_elf))
         if self.screen.is_terminal:
             self._emit(ending + self._panel(crash, source), text)
         else:
@@ -517,7 +527,7 @@ class Console:
         title = RichText(f" {crash_title(crash)} ", style="bold")
         subtitle = crash_subtitle(crash)
         panel = Panel(
-            _panel_body(crash, source, width - 4),
+            _panel_body(crash, source, width - 4, self.has_elf, self.roots),
             title=title,
             title_align="left",
             subtitle=RichText(f" {subtitle} ", style="dim") if subtitle else None,
@@ -535,7 +545,19 @@ def _plain_notice(lines: Sequence[str]) -> str:
     return "".join(f"{'--- ' if number == 0 else '    '}{line}\n" for number, line in enumerate(lines))
 
 
-def _panel_body(crash: Crash, source: SourceLines, width: int) -> Group:
+def _frame_table(names: int) -> Table:
+    """One look for all frames, so that those above and below a quoted line stand in the same columns."""
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 0))
+    table.add_column(width=2)
+    table.add_column(width=names - 2, overflow="fold")
+    table.add_column(width=2)
+    table.add_column(overflow="fold", style="cyan")
+    return table
+
+
+def _panel_body(crash: Crash, source: SourceLines, width: int, has_elf: bool, roots: Sequence[str]) -> Group:
     from rich.console import Group, RenderableType
     from rich.padding import Padding
     from rich.table import Table
@@ -547,7 +569,7 @@ def _panel_body(crash: Crash, source: SourceLines, width: int) -> Group:
         if parts:
             parts.append(RichText(""))
 
-    if crash.message and crash.kind not in ("panic", "watchdog"):
+    if crash.message:
         parts.append(RichText(one_line(crash.message), style="bold"))
     if crash.location is not None and (crash.location.file or crash.location.function):
         place = short_path(crash.location.file or "", width // 2)
@@ -559,6 +581,10 @@ def _panel_body(crash: Crash, source: SourceLines, width: int) -> Group:
 
     sure, possible = split_frames(crash.frames)
     quoted = next((f for f in sure if (f.file or "", f.line or 0) in source), None)
+    shown = sure[:_SURE_FRAMES] + possible[:_POSSIBLE_FRAMES]
+    longest = max((len(_function(f)) + (8 if f.inlined else 0) for f in shown), default=0) + 2
+    names = min(longest, width * 11 // 20)
+    room = width - names - 2
     for heading, frames, limit in (
         ("Where", sure, _SURE_FRAMES),
         ("Perhaps on the way there (found on the stack)", possible, _POSSIBLE_FRAMES),
@@ -567,33 +593,28 @@ def _panel_body(crash: Crash, source: SourceLines, width: int) -> Group:
             continue
         gap()
         parts.append(RichText(heading, style="bold"))
-        table = Table.grid(padding=(0, 2), expand=False)
-        table.add_column(overflow="fold", ratio=None)
-        table.add_column(overflow="fold", style="cyan")
+        table = _frame_table(names)
         faint = "dim" if frames is possible else ""
         for number, frame in enumerate(frames[:limit]):
-            name = RichText("→ " if number == 0 and frames is sure else "  ")
-            name.append(_function(frame), style="bold" if number == 0 and frames is sure else faint)
+            first = number == 0 and frames is sure
+            name = RichText(_function(frame), style="bold" if first else faint)
             if frame.inlined:
-                name.append(" inlined", style="dim")
-            place = _place(frame, max(20, width // 2 - 2))
+                name.append(" inlined", style="not bold dim")
+            place = _place(frame, room - 6, roots)
             if not place and frame.function:
                 place = f"{frame.address}{' ROM' if frame.module == 'rom' else ''}"
-            table.add_row(name, RichText(place, style=faint))
+            table.add_row("→ " if first else "  ", name, "", RichText(place, style=faint))
             if frame is quoted:
-                text = one_line(source[(frame.file or "", frame.line or 0)].strip(), width - 12)
-                line = RichText(f"    {frame.line} │ ", style="dim")
-                line.append(text, style="not dim")
                 parts.append(table)
+                line = RichText(f"    {frame.line} │ ", style="dim")
+                line.append(one_line(source[(frame.file or "", frame.line or 0)].strip(), width - 12), style="not dim")
                 parts.append(line)
-                table = Table.grid(padding=(0, 2))
-                table.add_column(overflow="fold")
-                table.add_column(overflow="fold", style="cyan")
+                table = _frame_table(names)
         if table.row_count:
             parts.append(table)
         if len(frames) > limit:
             parts.append(RichText(f"  ... {len(frames) - limit} more", style="dim"))
-    if note := _why_no_frames(crash):
+    if note := _why_no_frames(crash, has_elf):
         gap()
         parts.append(RichText(note, style="yellow"))
     if crash.last_failed_alloc is not None:
@@ -606,12 +627,13 @@ def _panel_body(crash: Crash, source: SourceLines, width: int) -> Group:
         steps = Table.grid(padding=(0, 1))
         steps.add_column()
         steps.add_column(overflow="fold")
-        for number, remedy in enumerate(crash.remedies[:4], 1):
-            steps.add_row(RichText(f"{number}."), RichText(one_line(remedy)))
+        remedies = crash.remedies[:4]
+        for number, remedy in enumerate(remedies, 1):
+            steps.add_row(RichText(f"{number}." if len(remedies) > 1 else "-"), RichText(one_line(remedy)))
         parts.append(Padding(steps, (0, 0, 0, 2)))
     footer: list[RichText] = []
     if registers := _registers(crash):
-        footer.append(RichText("  ".join(f"{name} {value}" for name, value in registers), style="dim"))
+        footer.append(RichText("   ".join(f"{name}\u00a0{value}" for name, value in registers), style="dim"))
     if not crash.complete:
         footer.append(RichText("The dump is incomplete.", style="yellow"))
     if elf := _elf_words(crash):
