@@ -130,7 +130,7 @@ static void do_hello(void) {
 }
 
 static void do_map(void) {
-    u32 address = BODY[0], count = BODY[1];
+    u32 address = BODY[0], count = BODY[1] / SECTOR;
     while (count && !g.fault) {
         u32 n = 0;
         ANSWER[0] = address;
@@ -140,18 +140,18 @@ static void do_map(void) {
 }
 
 static void do_read(void) {
-    u32 address = BODY[0], count = BODY[1], tag = g.frame[0] >> 8 & 255;
+    u32 address = BODY[0], count = BODY[1] / SECTOR, tag = g.frame[0] >> 8 & 255;
     u32 *out = g.window; /* head, body and CRC: no write is under way */
     for (; count; count--, address += SECTOR) {
         u32 any = 0;
         for (u32 at = 0; at < SECTOR; at += PIECE) {
             if (!fetch(address + at)) {
-                reply(g.fault, 0);
+                reply(g.fault, 4); /* four bytes: an error, where none are a blank sector */
                 return;
             }
             for (u32 k = 0; k < PIECE / 4; k++) any |= ~(out[1 + at / 4 + k] = hw_spi_words[k]);
         }
-        send(out, OP_READ | REPLY, tag, address / SECTOR << 4, any ? SECTOR : 0);
+        send(out, OP_READ | REPLY, tag, address / SECTOR, any ? SECTOR : 0);
     }
 }
 
@@ -246,7 +246,7 @@ static u32 serve(void) {
             if (writable(address, length)) do_erase();
             else reply(g.fault, 0);
         } else if ((op == OP_MAP || op == OP_READ || op == OP_DIGEST) && n == 3) {
-            if (!allowed(address, op == OP_DIGEST ? (length + SECTOR - 1) & ~(SECTOR - 1u) : length)) reply(g.fault, 0);
+            if (!allowed(address, op == OP_DIGEST ? (length + SECTOR - 1) & ~(SECTOR - 1u) : length)) reply(g.fault, 4);
             else if (op == OP_MAP) do_map();
             else if (op == OP_READ) do_read();
             else do_digest();
