@@ -87,8 +87,9 @@ class Board:
             random.Random(s.seed * 2 + 2),
         )
         self.machine = Machine(s, self.silicon, self.flash, self.random, self._say, logs or {})
+        self.machine.pins = lambda: Straps(boot=self._boot_pin, gpio15=s.gpio15_high, gpio2=not s.gpio2_low)
         self.dtr = self.rts = False
-        self._boot_pin = True
+        self._boot_pin = not s.boot_low
         self._en = False
         self._en_at = NEVER  # when EN reaches high
         self._usb_download = False
@@ -270,9 +271,8 @@ class Board:
     def _rise(self) -> None:
         """EN reaches high: the straps are latched and the ROM starts."""
         self._en, self._en_at = True, NEVER
-        s = self.settings
         self.resets += 1
-        self.machine.straps = Straps(boot=self._boot_pin, gpio15=s.gpio15_high, gpio2=not s.gpio2_low)
+        self.machine.straps = self.machine.pins()
         self.machine.autobaud = self.machine.downloaded = self.machine.loading = False
         self._start(life(self.machine, self._cause))
 

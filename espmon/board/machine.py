@@ -73,6 +73,7 @@ class Machine:
         self.rate = silicon.rom_baud
         self.autobaud = False
         self.straps = Straps()
+        self.pins: Callable[[], Straps] = Straps  # the pins as they are now
         self.loading = False  # a loader or stub is listening
         self.downloaded = False  # a download happened since the last reset by pin or power
         self.boots = 0

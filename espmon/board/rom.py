@@ -22,6 +22,13 @@ RTC_WATCHDOG_TIME = 0.4  # between two starts of an ESP32 with nothing in flash
 
 def life(machine: Machine, cause: int) -> Program:
     """Everything from one reset pulse to the next: ROM, loader or application, restarts included."""
+    if machine.settings.stub_left and machine.boots == 0:
+        from espmon.board.registers import Registers
+        from espmon.board.stub import FlasherStub
+
+        machine.boots += 1
+        machine.rate = 115200.0
+        cause = yield from FlasherStub(machine, Registers(machine)).run()
     while cause != HALT:
         machine.boots += 1
         if machine.silicon.chip.name == "esp8266":

@@ -31,7 +31,7 @@ class Silicon:
 
     `banner`: the ROM's first lines up to the reset line. `reset_names`: code -> name as this ROM prints it.
     `boot_flash`/`boot_download`: (strap value, mode name) of a normal start and of download mode. `boot_pin`: the pin
-    that selects them. `mac_registers`: addresses of (low word, high word) of the MAC. `magic`: the word at 0x40001000.
+    that selects them. `watchdog_config`: the RTC watchdog's first register. `mac_registers`: addresses of (low word, high word) of the MAC. `magic`: the word at 0x40001000.
     `status_length`: bytes of status at the end of a ROM loader reply. `refuses_security_info`: the ROM does not know
     that command. `stub_entries`: entry addresses of known flasher stubs.
     """
@@ -58,6 +58,7 @@ class Silicon:
     fixed_registers: Mapping[int, int] = field(default_factory=dict)
     secure_boot: tuple[int, int] | None = None
     crypt_count: tuple[int, int] | None = None
+    watchdog_config: int | None = None
 
 
 _OLD_RESETS = {
@@ -222,6 +223,7 @@ SILICON: Mapping[str, Silicon] = {
             magic=0x000007C6,
             security_info_length=12,
             crypt_count=(0x3F41A034, 0x40000),
+            watchdog_config=0x3F408094,
             secure_boot=(0x3F41A038, 0x100000),
         ),
         Silicon(
@@ -238,6 +240,7 @@ SILICON: Mapping[str, Silicon] = {
             usb_jtag=True,
             saved_pc=True,
             crypt_count=(0x60007034, 0x40000),
+            watchdog_config=0x60008098,
             secure_boot=(0x60007038, 0x100000),
         ),
         Silicon(
@@ -255,6 +258,7 @@ SILICON: Mapping[str, Silicon] = {
             rom_baud=74880.0,
             saved_pc=True,
             crypt_count=(0x60008830, 0x80),
+            watchdog_config=0x60008084,
             secure_boot=(0x60008830, 0x200000),
         ),
         Silicon(
@@ -271,6 +275,7 @@ SILICON: Mapping[str, Silicon] = {
             usb_jtag=True,
             saved_pc=True,
             crypt_count=(0x60008834, 0x40000),
+            watchdog_config=0x60008090,
             secure_boot=(0x60008838, 0x100000),
         ),
         Silicon(
@@ -290,6 +295,7 @@ SILICON: Mapping[str, Silicon] = {
             spiwp=False,
             spi_prefix="SPI ",
             crypt_count=(0x600B4834, 0x10000),
+            watchdog_config=0x600B1C00,
             secure_boot=(0x600B4838, 0x2000000),
         ),
         Silicon(
@@ -306,6 +312,7 @@ SILICON: Mapping[str, Silicon] = {
             usb_jtag=True,
             saved_pc=True,
             crypt_count=(0x600B0834, 0x40000),
+            watchdog_config=0x600B1C00,
             secure_boot=(0x600B0838, 0x100000),
         ),
         Silicon(
@@ -322,6 +329,7 @@ SILICON: Mapping[str, Silicon] = {
             usb_jtag=True,
             saved_pc=True,
             crypt_count=(0x600B4830, 0x800000),
+            watchdog_config=0x600B1C00,
             secure_boot=(0x600B4834, 0x4000000),
         ),
         Silicon(
@@ -339,6 +347,7 @@ SILICON: Mapping[str, Silicon] = {
             xtal=32,
             saved_pc=True,
             crypt_count=(0x600B0834, 0x40000),
+            watchdog_config=0x600B1C00,
             secure_boot=(0x600B0838, 0x100000),
         ),
         Silicon(
@@ -356,6 +365,7 @@ SILICON: Mapping[str, Silicon] = {
             spiwp=False,
             spi_prefix="SPI ",
             crypt_count=(0x5012D034, 0x40000),
+            watchdog_config=0x50116000,
             secure_boot=(0x5012D038, 0x100000),
         ),
     )
