@@ -88,6 +88,7 @@ class Wire:
         self._spans: deque[_Span] = deque()
         self._edges: list[float] = []  # falls at even indices; absolute times not before the receiver's position
         self._ready = -1.0  # from when on the receiver looks for the next start bit
+        self._settled = 0.0  # by then the receiver is through with the edges that are left
         self._free = 0.0  # when the sender's shift register is empty
 
     # --- the sender's end
@@ -142,7 +143,7 @@ class Wire:
         """A time by which (not before which) more will have been received; None when the line is idle."""
         if self._spans:
             return self._spans[0].end
-        return self._edges[-1] if self._edges else None
+        return self._settled if self._edges else None
 
     def receive(self, until: float, rate: float) -> bytes:
         """What the receiver, set to `rate`, has completed by `until`. Nothing may be sent before `until` afterwards.
@@ -249,8 +250,9 @@ class Wire:
                 out.append(0)
         self._ready = ready
         # keep an even number of passed edges out: parity of the index is the line's level
+        self._settled = edges[-1] + 11 * bit
         passed = bisect_right(edges, ready) & ~1
-        if passed == len(edges) or (not self._spans and edges[-1] < ready):
+        if until >= self._settled:
             passed = len(edges)
         del edges[:passed]
         return bytes(out)

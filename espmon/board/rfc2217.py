@@ -37,7 +37,9 @@ class _Connection:
 class Rfc2217Server:
     """Serves `live` at `host`:`port` (0: any free one, see `address`). `serve` blocks, `start` uses a thread."""
 
-    def __init__(self, live: LiveBoard, host: str = "127.0.0.1", port: int = 0, told: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, live: LiveBoard, host: str = "127.0.0.1", port: int = 0, told: Callable[[str], None] | None = None
+    ) -> None:
         self.live = live
         self.told = told or (lambda text: None)
         self._stopping = threading.Event()
@@ -97,7 +99,9 @@ class Rfc2217Server:
         manager = PortManager(port, connection)
         alive = threading.Event()
         alive.set()
-        sender = threading.Thread(target=self._send, args=(port, connection, manager, alive), name="rfc2217-send", daemon=True)
+        sender = threading.Thread(
+            target=self._send, args=(port, connection, manager, alive), name="rfc2217-send", daemon=True
+        )
         sender.start()
         try:
             while True:

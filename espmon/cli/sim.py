@@ -22,14 +22,38 @@ def _parameters(ctx: click.Context, _parameter: click.Parameter, value: bool) ->
 
 @click.command(help=SUMMARY, short_help=SUMMARY)
 @click.argument("chip", metavar="CHIP|URL")
-@click.option("--rfc2217", "listen", metavar="HOST:PORT", help="Where to listen (port 0: any). Default: 127.0.0.1:2217.")
-@click.option("--flash", type=click.Path(path_type=Path, dir_okay=False), help="Flash image; kept, made blank if missing.")
-@click.option("--fault", "faults", multiple=True, metavar="NAME=VALUE", help="Something that is wrong with the board (repeatable).")
-@click.option("--set", "choices", multiple=True, metavar="NAME=VALUE", help="Any other parameter of the board (repeatable).")
+@click.option(
+    "--rfc2217", "listen", metavar="HOST:PORT", help="Where to listen (port 0: any). Default: 127.0.0.1:2217."
+)
+@click.option(
+    "--flash", type=click.Path(path_type=Path, dir_okay=False), help="Flash image; kept, made blank if missing."
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Something that is wrong with the board (repeatable).",
+)
+@click.option(
+    "--set", "choices", multiple=True, metavar="NAME=VALUE", help="Any other parameter of the board (repeatable)."
+)
 @click.option("--speed", type=float, help="Seconds of the board per second of the wall.  [default: 1]")
-@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_parameters, help="List all parameters and faults.")
+@click.option(
+    "--list",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_parameters,
+    help="List all parameters and faults.",
+)
 def sim(
-    chip: str, listen: str | None, flash: Path | None, faults: tuple[str, ...], choices: tuple[str, ...], speed: float | None
+    chip: str,
+    listen: str | None,
+    flash: Path | None,
+    faults: tuple[str, ...],
+    choices: tuple[str, ...],
+    speed: float | None,
 ) -> None:
     from espmon.board.live import LiveBoard, open_flash
     from espmon.board.rfc2217 import Rfc2217Server
