@@ -96,7 +96,7 @@ class Rfc2217Server:
         port.open()
         port.reset_input_buffer()
         connection = _Connection(peer)
-        manager = PortManager(port, connection)
+        manager = PortManager(port, connection)  # type: ignore[arg-type]  # any port, anything with write()
         alive = threading.Event()
         alive.set()
         sender = threading.Thread(

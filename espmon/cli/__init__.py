@@ -17,7 +17,6 @@ import espmon
 from espmon.errors import EspmonError
 
 # name: (module below espmon.cli, attribute, short help). Order is the order of `espmon --help`.
-COMMANDS: dict[str, tuple[str, str, str]] = {}
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "monitor": ("monitor", "monitor", "Watch a port; `espmon PORT` is the same."),
     "ports": ("ports", "ports", "List the serial ports and what is on them."),
