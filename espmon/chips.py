@@ -140,7 +140,12 @@ ESP32P4 = Chip(
     title="ESP32-P4",
     arch="riscv",
     rom_range=(0x4FC00000, 0x4FC20000),
-    code_ranges=((0x4FC00000, 0x4FC20000), (0x4FF00000, 0x4FFC0000), (0x40000000, 0x44000000), (0x30100000, 0x30102000)),
+    code_ranges=(
+        (0x4FC00000, 0x4FC20000),
+        (0x4FF00000, 0x4FFC0000),
+        (0x40000000, 0x44000000),
+        (0x30100000, 0x30102000),
+    ),
     image_chip_id=18,
     boot_offset=0x2000,
     rom_tables=("esp32p4-rev0", "esp32p4-rev300"),

@@ -90,6 +90,13 @@ class PortGone(PortProblem):
     exit_status = 8
 
 
+class PortStalled(PortProblem):
+    """The port is there, but takes no data."""
+
+    code = "port-stalled"
+    exit_status = 8
+
+
 # Outcomes of a monitored run that are no errors of espmon's, each with its own status (docs/exit-codes.md).
 EXIT_OK = 0
 EXIT_CRASH_SEEN = 20  # --fail-on crash

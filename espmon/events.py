@@ -406,6 +406,11 @@ def _plain(value: Any) -> Any:
     return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.metadata.get("json", True)}
 
 
+def to_json_value(value: Any) -> Any:
+    """A value from inside an event (a frame, a tuple of frames, an address) as it stands in the JSON."""
+    return _plain(value)
+
+
 def to_json_object(event: Event) -> dict[str, Any]:
     """The event as the contract's JSON object: `type` first, then where it stood, then its own facts."""
     out: dict[str, Any] = {"type": event.type}

@@ -188,12 +188,15 @@ def _events(value: Any) -> tuple[str, ...]:
 
 def _match(value: Any) -> Mapping[str, str | int]:
     if not isinstance(value, dict) or not value:
-        raise _Wrong("must be a table that names the board, such as { usb_serial = \"0001\" }")
+        raise _Wrong('must be a table that names the board, such as { usb_serial = "0001" }')
     out: dict[str, str | int] = {}
     for key, v in value.items():
         if key not in MATCH_KEYS:
             near = difflib.get_close_matches(key, MATCH_KEYS, 1)
-            raise _Wrong(f"has no key {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(MATCH_KEYS)}"))
+            raise _Wrong(
+                f"has no key {key!r}"
+                + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(MATCH_KEYS)}")
+            )
         if key in ("vid", "pid"):
             out[key] = _count(0, 0xFFFF)(v)
         elif key == "mac":
@@ -217,7 +220,7 @@ class ImageFile:
 
 
 def _images(value: Any) -> tuple[ImageFile, ...]:
-    shape = "must be a list such as [{ file = \"known-good.bin\", offset = 0 }]"
+    shape = 'must be a list such as [{ file = "known-good.bin", offset = 0 }]'
     if not isinstance(value, list) or not value:
         raise _Wrong(shape)
     out = []
@@ -359,7 +362,11 @@ def default_config_path() -> Path:
     if named := os.environ.get("ESPMON_CONFIG"):
         return Path(named)
     user = Path(platformdirs.user_config_dir("espmon", appauthor=False)) / "espmon.toml"
-    system = Path("/etc/espmon/espmon.toml") if sys.platform != "win32" else Path(platformdirs.site_config_dir("espmon", appauthor=False)) / "espmon.toml"
+    system = (
+        Path("/etc/espmon/espmon.toml")
+        if sys.platform != "win32"
+        else Path(platformdirs.site_config_dir("espmon", appauthor=False)) / "espmon.toml"
+    )
     if user.exists():
         return user
     if system.exists() or (sys.platform != "win32" and os.geteuid() == 0):
@@ -517,7 +524,13 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 
 
 def _read_table(
-    source: _Source, name: str, table: dict[str, Any], where: tuple[str | int, ...], problems: list[str], *, missing: bool
+    source: _Source,
+    name: str,
+    table: dict[str, Any],
+    where: tuple[str | int, ...],
+    problems: list[str],
+    *,
+    missing: bool,
 ) -> Section | None:
     settings = _settings_of(name)
     values: dict[str, Any] = {k: s.default for k, s in settings.items()}

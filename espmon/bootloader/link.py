@@ -205,9 +205,12 @@ class Link:
 
     def resync(self, attempts: int = 8) -> Steps[SyncReply | None]:
         """Bring both sides in step again: whatever was under way is over when this returns a reply."""
-        yield Send(slip.END)
         yield from self.drop_pending()
-        for _ in range(attempts):
+        for attempt in range(attempts):
+            # Loaders count borders: a lone one ends a frame that was cut off, but where none is open it opens one, and
+            # inside and outside stay swapped until the next. So it is sent before every other try.
+            if attempt % 2:
+                yield Send(slip.END)
             answer = yield from self.sync_once(SYNC_PATIENCE_S * 2)
             if answer is not None:
                 yield from self.drain()

@@ -61,6 +61,15 @@ class Security:
     encryption: bool | None = False
     secure_download: bool = False
 
+    @property
+    def word(self) -> str | None:
+        """``download``, ``encryption`` or ``boot`` for what is on, None for an open chip."""
+        if self.secure_download:
+            return "download"
+        if self.encryption:
+            return "encryption"
+        return "boot" if self.secure_boot else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionPlan:
@@ -214,6 +223,7 @@ class Session:
         self.heard = b""
         self.restarts = 0
         self.rung = 0
+        self.found_stub = False
         self._early_rate = True
         self._boots_heard = 0
 
@@ -254,6 +264,7 @@ class Session:
         if chip is not None and chip is not facts.chip:
             raise ChipUnknown(f"expected {chip.title}, the loader says {facts.chip.title}")
         if answer.family == "stub":
+            self.found_stub = True
             return StubLoader(link, facts)
         rom = RomLoader(link, facts)
         self.security = yield from read_fuses(rom, self.security)

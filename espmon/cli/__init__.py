@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import espmon
 from espmon.errors import EspmonError
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 # name: (module below espmon.cli, attribute, short help). Order is the order of `espmon --help`.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "monitor": ("monitor", "monitor", "Watch a port; `espmon PORT` is the same."),
+    "symbolize": ("symbolize", "symbolize", "Turn addresses into functions, files and lines."),
     "ports": ("ports", "ports", "List the serial ports and what is on them."),
     "completion": ("completion", "completion", "Print the completion script for your shell."),
     "sim": ("sim", "sim", "Run a virtual board (RFC 2217 server) that esptool and espmon can flash and watch."),
@@ -27,7 +32,11 @@ _GROUP_OPTIONS = frozenset({"-h", "--help", "--version", "--"})
 
 
 class EspmonGroup(click.Group):
-    """A group that loads commands late and reads ``espmon PORT ...`` as ``espmon monitor PORT ...``."""
+    """A group that loads commands late and reads ``espmon PORT ...`` as ``espmon monitor PORT ...``.
+
+    Options of the monitor may stand before the port as well: whatever begins with something that is neither a command
+    nor an option of the group belongs to the monitor. A port that is named like a command: ``espmon monitor NAME``.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -38,6 +47,24 @@ class EspmonGroup(click.Group):
         module, attribute, _ = COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(f"espmon.cli.{module}"), attribute)
         return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and "monitor" in COMMANDS and args[0] not in COMMANDS and args[0] not in _GROUP_OPTIONS:
+            ctx.meta["espmon.first_word"] = args[0]
+            args = ["monitor", *args]
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = super().shell_complete(ctx, incomplete)
+        if not incomplete.startswith("-"):
+            from espmon.cli.monitor import complete_ports
+
+            found += complete_ports(ctx, None, incomplete)
+        return found
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage("espmon", "PORT [OPTIONS]", "Usage: ")
+        formatter.write_usage("espmon", "COMMAND [ARGS]...", "       ")
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, text) for name, (_, _, text) in COMMANDS.items()]
@@ -73,6 +100,8 @@ def tell(error: EspmonError) -> None:
 
 def main(args: list[str] | None = None) -> Any:
     """Entry point of the program: runs a command, turns told errors into their exit status."""
+    if "_ESPMON_COMPLETE" in os.environ:
+        importlib.import_module("espmon.cli.completion")  # PowerShell's protocol is ours
     try:
         return cli(args=args, prog_name="espmon")
     except EspmonError as error:

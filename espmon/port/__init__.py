@@ -1,1 +1,37 @@
-"""Level 3: the only user of pyserial: identity, opening without reset, the worker that owns a port."""
+"""Serial ports: listing, identity, opening without a reset, reading and writing. The only user of pyserial.
+
+Level 3. Nothing here imports pyserial before a port is opened or listed.
+"""
+
+from espmon.port.holders import Holder, holders
+from espmon.port.names import (
+    ListedPort,
+    PortIdentity,
+    device_path,
+    find,
+    identify,
+    is_url,
+    list_ports,
+    looks_like_port,
+    similar,
+)
+from espmon.port.serial_port import Chunk, RateSet, SerialPort
+from espmon.port.worker import run_steps
+
+__all__ = [
+    "Chunk",
+    "Holder",
+    "ListedPort",
+    "PortIdentity",
+    "RateSet",
+    "SerialPort",
+    "device_path",
+    "find",
+    "holders",
+    "identify",
+    "is_url",
+    "list_ports",
+    "looks_like_port",
+    "run_steps",
+    "similar",
+]

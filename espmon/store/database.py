@@ -173,7 +173,8 @@ def open_reader(path: Path) -> sqlite3.Connection:
         connection.execute("SELECT 1 FROM events LIMIT 1").fetchone()
     except sqlite3.Error as error:
         raise StoreUnusable(
-            f"{path}: {error}", "has the daemon run here yet? name its folder with --state-dir, and see docs/daemon.md, permissions"
+            f"{path}: {error}",
+            "has the daemon run here yet? name its folder with --state-dir, and see docs/daemon.md, permissions",
         ) from None
     return connection
 
@@ -334,7 +335,9 @@ class Database:
     def save_recovery_state(self, port: str, at: float, state: Mapping[str, Any]) -> None:
         """Stores the recovery policy's state of `port`, on the disk when it returns. Raises :class:`StoreUnusable`."""
         text = json.dumps(state)
-        self.now(lambda c: c.execute("INSERT OR REPLACE INTO recovery_state VALUES (?, ?, ?)", (port, at, text)).rowcount)
+        self.now(
+            lambda c: c.execute("INSERT OR REPLACE INTO recovery_state VALUES (?, ?, ?)", (port, at, text)).rowcount
+        )
 
     def recovery_states(self) -> dict[str, dict[str, Any]]:
         """The stored states by port."""
@@ -371,7 +374,9 @@ class Database:
         new fingerprint.
         """
         rows = self.now(
-            lambda c: c.execute("SELECT id, port, whole FROM crashes WHERE symbolized = 0 ORDER BY id DESC LIMIT 1000").fetchall()
+            lambda c: c.execute(
+                "SELECT id, port, whole FROM crashes WHERE symbolized = 0 ORDER BY id DESC LIMIT 1000"
+            ).fetchall()
         )
         count = 0
         for row_id, port, whole in rows:
@@ -403,7 +408,8 @@ class _Waiter:
 
 def _audit(c: sqlite3.Connection, at: float, port: str, who: str, what: str, facts: Mapping[str, Any]) -> None:
     c.execute(
-        "INSERT INTO journal (at, port, who, what, json) VALUES (?, ?, ?, ?, ?)", (at, port, who, what, json.dumps(facts))
+        "INSERT INTO journal (at, port, who, what, json) VALUES (?, ?, ?, ?, ?)",
+        (at, port, who, what, json.dumps(facts)),
     )
 
 
@@ -490,13 +496,19 @@ def crash_groups(c: sqlite3.Connection, *, port: str | None = None) -> list[dict
     """Groups, newest first: fingerprint, kind, title, first_seen, last_seen (Unix s), count, boards, firmware."""
     out = []
     for g in c.execute("SELECT * FROM crash_groups ORDER BY last_seen DESC"):
-        boards = [r[0] for r in c.execute("SELECT DISTINCT port FROM crashes WHERE fingerprint=? ORDER BY port", (g["fingerprint"],))]
+        boards = [
+            r[0]
+            for r in c.execute(
+                "SELECT DISTINCT port FROM crashes WHERE fingerprint=? ORDER BY port", (g["fingerprint"],)
+            )
+        ]
         if port is not None and port not in boards:
             continue
         firmware = [
             r[0]
             for r in c.execute(
-                "SELECT DISTINCT elf_sha256 FROM crashes WHERE fingerprint=? AND elf_sha256 IS NOT NULL", (g["fingerprint"],)
+                "SELECT DISTINCT elf_sha256 FROM crashes WHERE fingerprint=? AND elf_sha256 IS NOT NULL",
+                (g["fingerprint"],),
             )
         ]
         out.append({**dict(g), "boards": boards, "firmware": firmware})
@@ -506,7 +518,9 @@ def crash_groups(c: sqlite3.Connection, *, port: str | None = None) -> list[dict
 def crash_occurrences(c: sqlite3.Connection, fingerprint: str) -> Iterator[tuple[ev.Crash, str]]:
     """(crash, its contract JSON) of the group whose fingerprint begins so, newest first."""
     pattern = fingerprint.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-    for row in c.execute("SELECT json, whole FROM crashes WHERE fingerprint LIKE ? ESCAPE '\\' ORDER BY id DESC", (pattern,)):
+    for row in c.execute(
+        "SELECT json, whole FROM crashes WHERE fingerprint LIKE ? ESCAPE '\\' ORDER BY id DESC", (pattern,)
+    ):
         with contextlib.suppress(ValueError):
             crash = from_whole(json.loads(row["whole"]))
             if isinstance(crash, ev.Crash):
@@ -514,7 +528,12 @@ def crash_occurrences(c: sqlite3.Connection, fingerprint: str) -> Iterator[tuple
 
 
 def event_lines(
-    c: sqlite3.Connection, *, port: str | None = None, types: tuple[str, ...] = (), since: float | None = None, after: int = 0
+    c: sqlite3.Connection,
+    *,
+    port: str | None = None,
+    types: tuple[str, ...] = (),
+    since: float | None = None,
+    after: int = 0,
 ) -> Iterator[tuple[int, str]]:
     """(row id, the contract's JSON) in order."""
     where, args = ["id > ?"], [after]  # type: tuple[list[str], list[Any]]
@@ -541,7 +560,9 @@ def port_summary(c: sqlite3.Connection, port: str, now: float) -> dict[str, Any]
     last = c.execute("SELECT * FROM boots WHERE port=? ORDER BY id DESC LIMIT 1", (port,)).fetchone()
     reset_counts = {
         (r[0] or "unknown"): r[1]
-        for r in c.execute("SELECT meaning, count(*) FROM boots WHERE port=? AND at >= ? GROUP BY meaning", (port, now - 3600))
+        for r in c.execute(
+            "SELECT meaning, count(*) FROM boots WHERE port=? AND at >= ? GROUP BY meaning", (port, now - 3600)
+        )
     }
     groups = [
         {"fingerprint": r[0], "title": r[1], "count": r[2]}
@@ -558,5 +579,7 @@ def port_summary(c: sqlite3.Connection, port: str, now: float) -> dict[str, Any]
         "resets_last_hour": reset_counts,
         "crashes": groups,
         "gaps": {"count": gaps[0], "bytes": gaps[1]},
-        "last_recovery": {k: recovery[k] for k in ("at", "step", "outcome", "reason", "incident")} if recovery else None,
+        "last_recovery": {k: recovery[k] for k in ("at", "step", "outcome", "reason", "incident")}
+        if recovery
+        else None,
     }

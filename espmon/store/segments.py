@@ -453,7 +453,11 @@ class PortLog:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
         flags |= getattr(os, "O_CLOEXEC", 0)
         head = _pack(
-            Kind.OPEN, now, mono, 0, {"format": 1, "port": self.name, "boot_id": _boot_id(), "sync_s": self.limits.sync_s}
+            Kind.OPEN,
+            now,
+            mono,
+            0,
+            {"format": 1, "port": self.name, "boot_id": _boot_id(), "sync_s": self.limits.sync_s},
         )
         idx = os.open(segment.index_path, flags, 0o640)
         try:
@@ -905,9 +909,7 @@ def read_segment(segment: Segment, *, since: float | None = None, from_offset: i
                 yield Stretch(record.at, note=record, seq=segment.seq, offset=position)
 
 
-def read_log(
-    folder: Path, *, since: float | None = None, start: tuple[int, int] | None = None
-) -> Iterator[Stretch]:
+def read_log(folder: Path, *, since: float | None = None, start: tuple[int, int] | None = None) -> Iterator[Stretch]:
     """The whole log of a port, oldest first. `start`: (segment number, byte offset) to begin at."""
     for segment in segments(folder):
         if start is not None and segment.seq < start[0]:
@@ -950,7 +952,9 @@ def raw_size(segment: Segment) -> int:
         return max((r.offset for r in records if r.kind in (Kind.CLOSE, Kind.TORN)), default=0)
 
 
-def text_lines(stretches: Iterable[Stretch], *, limit: int = 64 * 1024) -> Iterator[tuple[float | None, bytes | Record]]:
+def text_lines(
+    stretches: Iterable[Stretch], *, limit: int = 64 * 1024
+) -> Iterator[tuple[float | None, bytes | Record]]:
     """The text view: (time of the first byte, line without its end) and the notes. A line is cut at `limit` bytes."""
     pending = bytearray()
     began: float | None = None

@@ -34,7 +34,9 @@ TAG_SUBPROGRAM = 0x2E
 TAG_NAMESPACE = 0x39
 TAG_PARTIAL_UNIT = 0x3C
 TAG_SKELETON_UNIT = 0x4A
-_SCOPES = frozenset((TAG_CLASS, TAG_ENUM, TAG_STRUCT, TAG_UNION, TAG_MODULE, TAG_SUBPROGRAM, TAG_NAMESPACE, 0x38))  # 0x38: interface
+_SCOPES = frozenset(
+    (TAG_CLASS, TAG_ENUM, TAG_STRUCT, TAG_UNION, TAG_MODULE, TAG_SUBPROGRAM, TAG_NAMESPACE, 0x38)
+)  # 0x38: interface
 _TYPES = frozenset((TAG_CLASS, TAG_STRUCT, TAG_UNION))
 
 # attributes
@@ -79,6 +81,7 @@ _FUNCTION = 4  # a subprogram with code
 _INLINED = 5
 _BLOCK = 6  # lexical block and the like: its children belong to the parent
 
+_UNNAMED = "{unnamed type}"
 _MAX_RANGES = 4096  # of one function; the largest seen in real firmware has 30
 _MAX_DEPTH = 256
 
@@ -88,7 +91,15 @@ class Abbrev:
 
     __slots__ = ("attributes", "children", "kind", "sibling_at", "size", "steps", "tag")
 
-    def __init__(self, tag: int, children: bool, attributes: list[tuple[int, int, int]], offset_size: int, address_size: int, version: int) -> None:
+    def __init__(
+        self,
+        tag: int,
+        children: bool,
+        attributes: list[tuple[int, int, int]],
+        offset_size: int,
+        address_size: int,
+        version: int,
+    ) -> None:
         self.tag = tag
         self.children = children
         self.attributes = attributes
@@ -164,7 +175,9 @@ class Unit:
         "offset", "offset_size", "rnglists_base", "scopes", "stmt_list", "str_offsets_base", "version",
     )  # fmt: skip
 
-    def __init__(self, offset: int, end: int, version: int, offset_size: int, address_size: int, die: int, abbrev_offset: int) -> None:
+    def __init__(
+        self, offset: int, end: int, version: int, offset_size: int, address_size: int, die: int, abbrev_offset: int
+    ) -> None:
         self.offset = offset
         self.end = end
         self.version = version
@@ -314,7 +327,11 @@ class DwarfReader:
         abbrev = self._abbrevs(unit)[code]
         found, _ = self._attributes(unit, abbrev, at)
         unit.attributes = found
-        for attribute, name in ((AT_ADDR_BASE, "addr_base"), (AT_STR_OFFSETS_BASE, "str_offsets_base"), (AT_RNGLISTS_BASE, "rnglists_base")):
+        for attribute, name in (
+            (AT_ADDR_BASE, "addr_base"),
+            (AT_STR_OFFSETS_BASE, "str_offsets_base"),
+            (AT_RNGLISTS_BASE, "rnglists_base"),
+        ):
             if attribute in found:
                 setattr(unit, name, found[attribute][1])
         if AT_LOW_PC in found:
@@ -585,7 +602,10 @@ class DwarfReader:
         data = self._rnglists
         at = value
         if form == 0x23:  # rnglistx: an index into the offsets behind the header
-            at = unit.rnglists_base + (_U64 if unit.offset_size == 8 else _U32)(data, unit.rnglists_base + value * unit.offset_size)[0]
+            at = (
+                unit.rnglists_base
+                + (_U64 if unit.offset_size == 8 else _U32)(data, unit.rnglists_base + value * unit.offset_size)[0]
+            )
         base = unit.base
         out: list[tuple[int, int]] = []
         begin = at
@@ -635,7 +655,16 @@ class DwarfReader:
         unit.functions = functions
         return functions
 
-    def _walk(self, unit: Unit, at: int, end: int, functions: list[Function], scopes: list[tuple[int, int, int]], *, into_types: bool) -> None:
+    def _walk(
+        self,
+        unit: Unit,
+        at: int,
+        end: int,
+        functions: list[Function],
+        scopes: list[tuple[int, int, int]],
+        *,
+        into_types: bool,
+    ) -> None:
         """Collects functions and naming scopes below the DIE at `at`, which ends at `end` at the latest.
 
         Namespaces are walked into, everything else is jumped over. A scope is (start, end, depth).
@@ -685,8 +714,8 @@ class DwarfReader:
             if kind == 3:
                 if len(open_) > _MAX_DEPTH:
                     raise Malformed("namespaces nested without end")
-                open_.append(len(scopes))
                 scopes.append((start, end, len(open_)))
+                open_.append(len(scopes) - 1)
                 at = skip(abbrev, unit, at)
                 continue
             # something with children that need not be looked at now
@@ -747,7 +776,9 @@ class DwarfReader:
         self.budget.spend(at - begin)
         return at
 
-    def body(self, unit: Unit, function: Function) -> list[tuple[tuple[tuple[int, int], ...], int | None, int, int, int]]:
+    def body(
+        self, unit: Unit, function: Function
+    ) -> list[tuple[tuple[tuple[int, int], ...], int | None, int, int, int]]:
         """What is inlined into `function`, in tree order. Raises any of FAULTS."""
         if function.nodes is not None:
             return function.nodes
@@ -780,7 +811,9 @@ class DwarfReader:
                     origin = found.get(AT_ABSTRACT_ORIGIN)
                     call_file = found.get(AT_CALL_FILE, (0, 0))[1]
                     call_line = found.get(AT_CALL_LINE, (0, 0))[1]
-                    nodes.append((self._ranges_of(unit, found), origin[1] if origin else None, parents[-1], call_file, call_line))
+                    nodes.append(
+                        (self._ranges_of(unit, found), origin[1] if origin else None, parents[-1], call_file, call_line)
+                    )
                     if abbrev.children:
                         parents.append(len(nodes) - 1)
                 elif kind == 6:
@@ -834,7 +867,10 @@ class DwarfReader:
         else:
             scope = self._scope_name(last)
             short = clean(name)
-            result = (f"{scope}::{short}" if scope else short, clean(linkage) if linkage else short)
+            full = f"{scope}::{short}" if scope else short
+            if full.endswith(_UNNAMED + "::operator()"):  # GCC names no closure types, demanglers write {lambda(int)#1}
+                full = full.removesuffix(_UNNAMED + "::operator()") + "{lambda}::operator()"
+            result = (full, clean(linkage) if linkage else full)
         self._names[die] = result
         return result
 
@@ -899,7 +935,9 @@ class DwarfReader:
                 at = self._skip(abbrev, unit, at)
                 depth += 1
                 continue
-            after = self._after(abbrev, unit, at, unit.offset) or self._end_of_children(unit, self._skip(abbrev, unit, at))
+            after = self._after(abbrev, unit, at, unit.offset) or self._end_of_children(
+                unit, self._skip(abbrev, unit, at)
+            )
             if abbrev.tag in _SCOPES:
                 scopes.append((start, after, 0))
             at = after
@@ -917,7 +955,7 @@ class DwarfReader:
             return name.rpartition("::")[2] if name else ""
         if abbrev.tag == TAG_NAMESPACE:
             return "(anonymous namespace)"
-        return "{unnamed type}" if abbrev.tag in _TYPES else ""
+        return _UNNAMED if abbrev.tag in _TYPES else ""
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
@@ -941,13 +979,51 @@ class DwarfReader:
 
     def function_at(self, unit: Unit, address: int) -> Function | None:
         """The concrete function that `address` lies in."""
-        best = None
-        for function in self.functions(unit):
-            for low, high in function.ranges:
-                if low <= address < high:
-                    best = function
-                    break
-        return best
+        found = _last_at(self.functions(unit), address)
+        if found is None and not unit.functions_all:
+            found = _last_at(self.all_functions(unit), address)
+        return found
+
+    def all_functions(self, unit: Unit) -> list[Function]:
+        """The unit's functions, those inside of others included: lambdas and methods of local classes.
+
+        They are rare and finding them means visiting every DIE, so that is done only when an address asks for it.
+        """
+        functions = self.functions(unit)
+        if unit.functions_all:
+            return functions
+        unit.functions_all = True
+        known = {function.die for function in functions}
+        nested: list[Function] = []
+        data = self.info
+        abbrevs = self._abbrevs(unit)
+        end = unit.end
+        at = unit.die
+        self.budget.spend(end - at)
+        skip = self._skip
+        try:
+            while at < end:
+                start = at
+                code = data[at]
+                at += 1
+                if code == 0:
+                    continue
+                if code >= 0x80:
+                    code, at = uleb(data, start)
+                abbrev = abbrevs[code]
+                if abbrev.kind != 4:
+                    at = at + abbrev.size if abbrev.size >= 0 else skip(abbrev, unit, at)
+                    continue
+                first = at
+                found, at = self._attributes(unit, abbrev, at)
+                if start not in known:
+                    ranges = self._ranges_of(unit, found)
+                    if ranges:
+                        nested.append(Function(start, ranges, at if abbrev.children else 0, self._after(abbrev, unit, first, unit.offset)))
+        except FAULTS as fault:
+            self.faults.append(f"unit at {unit.offset:#x}: {fault}")
+        functions.extend(nested)
+        return functions
 
     def chain(self, unit: Unit, function: Function, address: int) -> Iterable[tuple[int | None, int, int]]:
         """(origin DIE, call file, call line) of each inlined call around `address`, innermost first."""
@@ -1002,6 +1078,16 @@ class DwarfReader:
             return self.name_of(die)
         except FAULTS:
             return None, None
+
+
+def _last_at(functions: list[Function], address: int) -> Function | None:
+    best = None
+    for function in functions:
+        for low, high in function.ranges:
+            if low <= address < high:
+                best = function
+                break
+    return best
 
 
 def _start_of(function: Function, address: int) -> int:

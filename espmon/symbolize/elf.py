@@ -20,7 +20,15 @@ from espmon.errors import ElfUnusable
 EM_XTENSA = 94
 EM_RISCV = 243
 # e_machine of the architectures that people mistake for theirs most often, for the message
-_OTHER_MACHINES = {3: "x86 (32 bit)", 8: "MIPS", 20: "PowerPC", 40: "Arm", 62: "x86-64 (this computer?)", 83: "AVR", 183: "Arm 64 bit"}
+_OTHER_MACHINES = {
+    3: "x86 (32 bit)",
+    8: "MIPS",
+    20: "PowerPC",
+    40: "Arm",
+    62: "x86-64 (this computer?)",
+    83: "AVR",
+    183: "Arm 64 bit",
+}
 
 SHT_PROGBITS = 1
 SHT_SYMTAB = 2
@@ -114,7 +122,11 @@ class ElfFile:
         except FileNotFoundError:
             raise ElfUnusable(shown, "no such file", "Check the path; build the firmware first.") from None
         except (OSError, ValueError) as error:
-            raise ElfUnusable(shown, f"cannot be read ({getattr(error, 'strerror', None) or error})", "Check the path and its permissions.") from None
+            raise ElfUnusable(
+                shown,
+                f"cannot be read ({getattr(error, 'strerror', None) or error})",
+                "Check the path and its permissions.",
+            ) from None
         return cls(where, data, before)
 
     def _unusable(self, reason: str, hint: str | None = _HINT_BUILD) -> ElfUnusable:
@@ -139,7 +151,9 @@ class ElfFile:
         elif machine == EM_RISCV:
             self.arch = "riscv"
         else:
-            raise self._unusable(f"is for {_OTHER_MACHINES.get(machine, f'another processor (ELF machine {machine})')}, not for Xtensa or RISC-V")
+            raise self._unusable(
+                f"is for {_OTHER_MACHINES.get(machine, f'another processor (ELF machine {machine})')}, not for Xtensa or RISC-V"
+            )
         if kind != 2:
             raise self._unusable("is not a linked program (an object file or a library?)")
         self.entry = entry
@@ -167,7 +181,9 @@ class ElfFile:
         self.sections = sections
         self._by_name = {s.name: s for s in reversed(sections)}
         # where code and data of the running program can lie; addresses elsewhere belong to discarded code
-        mapped = sorted((s.address, min(s.address + s.size, 1 << 32)) for s in sections if s.flags & SHF_ALLOC and s.size and s.kind)
+        mapped = sorted(
+            (s.address, min(s.address + s.size, 1 << 32)) for s in sections if s.flags & SHF_ALLOC and s.size and s.kind
+        )
         merged: list[tuple[int, int]] = []
         for low, high in mapped:
             if merged and low <= merged[-1][1]:
@@ -177,7 +193,11 @@ class ElfFile:
         self.mapped = merged
         self._mapped_lows = [low for low, _ in merged]
         self.code = sorted(
-            ((s.address, s.address + s.stored, s.offset) for s in sections if s.flags & SHF_ALLOC and s.flags & SHF_EXECINSTR and s.stored and s.kind == SHT_PROGBITS),
+            (
+                (s.address, s.address + s.stored, s.offset)
+                for s in sections
+                if s.flags & SHF_ALLOC and s.flags & SHF_EXECINSTR and s.stored and s.kind == SHT_PROGBITS
+            ),
         )
         self._code_lows = [low for low, _, _ in self.code]
         # Notes may be missing from old ELF files; a truncated file lacks its end, where the debug sections and the

@@ -22,7 +22,17 @@ class Malformed(Exception):
 
 
 # What reading damaged debug information can raise; caught where one unit ends and the next begins.
-FAULTS = (Malformed, IndexError, struct.error, KeyError, ValueError, OverflowError, TypeError, UnicodeError, RecursionError)
+FAULTS = (
+    Malformed,
+    IndexError,
+    struct.error,
+    KeyError,
+    ValueError,
+    OverflowError,
+    TypeError,
+    UnicodeError,
+    RecursionError,
+)
 
 
 class Budget:
@@ -111,7 +121,15 @@ class LineTable:
 
     __slots__ = ("_dirs", "_files", "_highs", "_names", "comp_dir", "rows", "sequences", "version")
 
-    def __init__(self, section: bytes, offset: int, comp_dir: str, strings: LineStrings, keep: Callable[[int], bool], budget: Budget) -> None:
+    def __init__(
+        self,
+        section: bytes,
+        offset: int,
+        comp_dir: str,
+        strings: LineStrings,
+        keep: Callable[[int], bool],
+        budget: Budget,
+    ) -> None:
         """Reads the program at `offset` of .debug_line. Raises any of FAULTS; rows read before the fault are lost."""
         self.comp_dir = comp_dir
         self._names: dict[int, str | None] = {}
@@ -237,7 +255,18 @@ class LineTable:
                 else:
                     self._files.append((name, directory))
 
-    def _run(self, data: bytes, at: int, end: int, min_length: int, line_base: int, line_range: int, opcode_base: int, lengths: bytes, keep: Callable[[int], bool]) -> None:
+    def _run(
+        self,
+        data: bytes,
+        at: int,
+        end: int,
+        min_length: int,
+        line_base: int,
+        line_range: int,
+        opcode_base: int,
+        lengths: bytes,
+        keep: Callable[[int], bool],
+    ) -> None:
         # what each special opcode adds to the address and to the line
         address_step = [0] * 256
         line_step = [0] * 256

@@ -8,15 +8,16 @@ from functools import lru_cache
 
 from espmon.symbolize.elf import clean
 
-# what GCC and clang append to the copies they make of a function: foo.constprop.0, foo.isra.2.part.1, foo.cold
-_CLONE = re.compile(r"(?:\.(?:part|constprop|isra|cold|lto_priv|llvm|localalias|clone)(?:\.\d+)*)+$")
+# what GCC and clang append to the copies they make of a function: foo.constprop.0, foo.isra.2.part.1, foo.cold; Debian's
+# lx106 compiler writes $ for the dot
+_CLONE = re.compile(r"(?:[.$](?:part|constprop|isra|cold|lto_priv|llvm|localalias|clone)(?:[.$]\d+)*)+$")
 # what can follow a parameter list
 _TAIL = re.compile(r"(?: const| volatile| &&?| noexcept|\[[^\]]*\])+$")
 
 
 def without_clone_suffix(name: str) -> str:
     """``foo`` for ``foo.constprop.0``: a copy that the compiler made is, to a person, the function itself."""
-    return _CLONE.sub("", name) if "." in name else name
+    return _CLONE.sub("", name) if "." in name or "$" in name else name
 
 
 @lru_cache(1)
@@ -58,13 +59,17 @@ def bare(signature: str) -> str:
             depth += {")": 1, "(": -1}.get(text[at], 0)
             if depth == 0:
                 # "operator()" and "(anonymous namespace)" are names, not parameter lists
-                if at and text[at:] != "(anonymous namespace)" and not (text[at:] == "()" and text[:at].endswith("operator")):
+                if (
+                    at
+                    and text[at:] != "(anonymous namespace)"
+                    and not (text[at:] == "()" and text[:at].endswith("operator"))
+                ):
                     text = text[:at]
                 break
     # the return type of a function template stands before the last blank outside brackets; an operator's name may
     # itself hold a blank or brackets, so the blank before it is looked for from there
     operator = text.rfind("operator")
-    end = operator if operator > 0 and text[operator - 1] in " :" else len(text)
+    end = operator if operator == 0 or (operator > 0 and text[operator - 1] in " :") else len(text)
     depth = 0
     for at in range(end - 1, 0, -1):
         char = text[at]

@@ -93,7 +93,14 @@ class Symbolizer:
     tried again when it changes.
     """
 
-    def __init__(self, elfs: Sequence[str | Path], *, index_dir: Path | None = None, all_stack_words: bool = False, chip: str | None = None) -> None:
+    def __init__(
+        self,
+        elfs: Sequence[str | Path],
+        *,
+        index_dir: Path | None = None,
+        all_stack_words: bool = False,
+        chip: str | None = None,
+    ) -> None:
         self._lock = threading.RLock()
         self._programs = [Program(path) for path in elfs]
         self._index_dir = index_dir

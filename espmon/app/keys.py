@@ -1,0 +1,276 @@
+"""What keys mean, and the terminal in the mode that hands us each key: restored whatever happens.
+
+:class:`KeyMachine` is pure; :class:`Keyboard` owns the terminal's input side.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import enum
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+MENU_KEY = 0x14  # Ctrl-T
+QUIT_KEY = 0x1D  # Ctrl-]
+INTERRUPT_KEY = 0x03  # Ctrl-C
+EOLS = {"crlf": b"\r\n", "lf": b"\n", "cr": b"\r"}
+
+
+class Wish(enum.Enum):
+    """What a key of the menu asks for."""
+
+    QUIT = "quit"
+    INTERRUPT = "interrupt"
+    HELP = "help"
+    RESET = "reset"
+    DOWNLOAD = "download"
+    TIMESTAMPS = "timestamps"
+    LOG = "log"
+    PAUSE = "pause"
+    LEVEL = "level"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """Bytes for the board."""
+
+    data: bytes
+
+
+# key(s) after Ctrl-T, what they do, how the help names them. As in the monitors that ESP users know.
+MENU: tuple[tuple[bytes, Wish | Typed, str, str], ...] = (
+    (b"h\x08?", Wish.HELP, "h", "this help"),
+    (b"r\x12", Wish.RESET, "r", "reset the board"),
+    (b"p\x10", Wish.DOWNLOAD, "p", "reset into download mode"),
+    (b"t\x09", Wish.TIMESTAMPS, "t", "timestamps on or off"),
+    (b"l\x0c", Wish.LOG, "l", "log file on or off"),
+    (b"y\x19", Wish.PAUSE, "y", "pause or resume the output"),
+    (b"v\x16", Wish.LEVEL, "v", "hide lines below a level: verbose, debug, info, warning, error"),
+    (b"\x03", Typed(b"\x03"), "Ctrl-C", "send Ctrl-C to the board"),
+    (b"\x14", Typed(b"\x14"), "Ctrl-T", "send Ctrl-T to the board"),
+    (b"\x1d", Typed(b"\x1d"), "Ctrl-]", "send Ctrl-] to the board"),
+    (b"qx\x18", Wish.QUIT, "q", "quit (Ctrl-] does it without the menu)"),
+)
+
+
+class KeyMachine:
+    """Turns bytes of the keyboard into wishes and bytes for the board. `repl`: Ctrl-C belongs to the board.
+
+    `eol`: what Enter sends (None: the carriage return that the key gives). From a pipe (`keys` False) nothing is a hot
+    key, and each line feed is sent as `eol`.
+    """
+
+    def __init__(self, *, repl: bool = False, eol: str | None = None, keys: bool = True) -> None:
+        self.repl = repl
+        self.keys = keys
+        self.eol = EOLS[eol] if eol else None
+        self._in_menu = False
+        self._return_seen = False
+
+    def feed(self, data: bytes) -> list[Wish | Typed]:
+        """The wishes in order; bytes for the board that follow each other are joined."""
+        if not self.keys:
+            return [Typed(self._piped(data))] if data else []
+        out: list[Wish | Typed] = []
+        send = bytearray()
+
+        def add(wish: Wish | Typed) -> None:
+            if send:
+                out.append(Typed(bytes(send)))
+                send.clear()
+            out.append(wish)
+
+        for key in data:
+            if self._in_menu:
+                self._in_menu = False
+                meant = next((wish for keys, wish, _, _ in MENU if key in keys or key in keys.upper()), Wish.UNKNOWN)
+                if isinstance(meant, Typed):
+                    send += meant.data
+                else:
+                    add(meant)
+            elif key == MENU_KEY:
+                self._in_menu = True
+            elif key == QUIT_KEY:
+                add(Wish.QUIT)
+            elif key == INTERRUPT_KEY and not self.repl:
+                add(Wish.INTERRUPT)
+            elif key in (0x0D, 0x0A) and self.eol is not None:
+                send += self.eol
+            else:
+                send.append(key)
+        if send:
+            out.append(Typed(bytes(send)))
+        return out
+
+    def _piped(self, data: bytes) -> bytes:
+        if self.eol is None:
+            return data
+        if self._return_seen and data.startswith(b"\n"):  # a CRLF cut by the end of a read
+            data = data[1:]
+        self._return_seen = data.endswith(b"\r")
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", self.eol)
+
+
+def help_lines() -> list[str]:
+    """The Ctrl-T menu, one line per key."""
+    return [f"Ctrl-T {name:<7} {what}" for _, _, name, what in MENU]
+
+
+class Keyboard:
+    """Reads standard input in a thread of its own and hands the wishes to `tell`. The end of input ends only the thread.
+
+    A terminal is put into raw key mode by :meth:`start` and given back by :meth:`stop`, which may be called any number
+    of times and is called at exit as well.
+    """
+
+    def __init__(self, machine: KeyMachine, tell: Callable[[Wish | Typed], None]) -> None:
+        self.machine = machine
+        self._tell = tell
+        self._saved: Any = None
+        self._fd = -1
+        self._wake: tuple[int, int] | None = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @staticmethod
+    def is_terminal() -> bool:
+        """True when keys can be read one by one: standard input is a terminal, and we are in its foreground."""
+        if sys.stdin is None:
+            return False
+        try:
+            if not sys.stdin.isatty():
+                return False
+            if sys.platform != "win32":
+                return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def start(self) -> None:
+        if sys.stdin is None:
+            return
+        try:
+            self._fd = sys.stdin.fileno()
+        except (OSError, ValueError):
+            return
+        is_terminal = self.is_terminal()
+        if not is_terminal and _tty_of_others(self._fd):
+            return  # reading it would stop us
+        atexit.register(self.stop)
+        if sys.platform == "win32":
+            target = self._read_console if is_terminal else self._read_pipe
+        else:
+            if is_terminal:
+                self._enter_key_mode()
+            target = self._read_descriptor
+            self._wake = os.pipe()
+        self._thread = threading.Thread(target=target, name="keyboard", daemon=True)
+        self._thread.start()
+
+    def _enter_key_mode(self) -> None:
+        if sys.platform == "win32":
+            return
+        import termios
+
+        try:
+            self._saved = termios.tcgetattr(self._fd)
+            mode = termios.tcgetattr(self._fd)
+            mode[0] &= ~(termios.BRKINT | termios.ICRNL | termios.INLCR | termios.IGNCR | termios.ISTRIP | termios.IXON)
+            mode[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
+            mode[6][termios.VMIN] = 1
+            mode[6][termios.VTIME] = 0
+            termios.tcsetattr(self._fd, termios.TCSADRAIN, mode)
+        except termios.error:
+            self._saved = None
+
+    def resume(self) -> None:
+        """After the process was stopped and continued: the shell has set its own mode meanwhile."""
+        if self._saved is not None:
+            saved = self._saved
+            self._enter_key_mode()
+            self._saved = saved
+
+    def stop(self) -> None:
+        """Gives the terminal back as it was. Never raises."""
+        self._stopping.set()
+        if self._wake is not None:
+            with contextlib.suppress(OSError):
+                os.write(self._wake[1], b"!")
+        saved, self._saved = self._saved, None
+        if saved is not None and sys.platform != "win32":
+            import termios
+
+            with contextlib.suppress(OSError, termios.error):
+                termios.tcsetattr(self._fd, termios.TCSADRAIN, saved)
+
+    def _take(self, data: bytes) -> None:
+        for wish in self.machine.feed(data):
+            self._tell(wish)
+
+    def _read_descriptor(self) -> None:
+        assert self._wake is not None
+        while not self._stopping.is_set():
+            try:
+                ready = select.select([self._fd, self._wake[0]], [], [])[0]
+                if self._fd not in ready:
+                    continue
+                data = os.read(self._fd, 4096)
+            except BlockingIOError:
+                continue
+            except (OSError, ValueError):
+                return
+            if not data:
+                return
+            self._take(data)
+
+    def _read_pipe(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                data = os.read(self._fd, 4096)
+            except OSError:
+                return
+            if not data:
+                return
+            self._take(data)
+
+    def _read_console(self) -> None:
+        if sys.platform != "win32":
+            return
+        import msvcrt
+
+        while not self._stopping.is_set():
+            if not msvcrt.kbhit():
+                time.sleep(0.01)
+                continue
+            key = msvcrt.getwch()
+            if key in ("\x00", "\xe0"):  # arrows and the like: two codes
+                self._take(_WINDOWS_KEYS.get(msvcrt.getwch(), b""))
+            else:
+                self._take(key.encode("utf-8", "replace"))
+
+
+# Second code of msvcrt.getwch() -> what other terminals send (ECMA-48 / VT220).
+_WINDOWS_KEYS = {
+    "H": b"\x1b[A",
+    "P": b"\x1b[B",
+    "M": b"\x1b[C",
+    "K": b"\x1b[D",
+    "G": b"\x1b[H",
+    "O": b"\x1b[F",
+    "S": b"\x1b[3~",
+}
+
+
+def _tty_of_others(fd: int) -> bool:
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return True

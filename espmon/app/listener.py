@@ -1,0 +1,296 @@
+"""The thread that owns one port: reads it, keeps every byte, decodes, carries out wishes, waits for the board's return."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from espmon.app.rate import RateFollower, WishRate
+from espmon.bootloader import resets
+from espmon.bootloader.resets import ResetSequence
+from espmon.errors import PortGone, PortProblem
+from espmon.events import Boot, Event, PortChanged, ResetCaused
+from espmon.port import Chunk, SerialPort, run_steps
+
+RETURN_POLL_S = 0.05  # a board that came back is read within 100 ms
+PACE_S = 0.008  # small reads are gathered this long: a quarter of the work at 115200, and nobody sees it
+PACED_BELOW = 2048
+NEAR_OPENING_S = 2.0  # invariant 4: boots heard this soon after opening may be our doing
+NEAR_RESET_S = 3.0  # the longest ROM banner comes well within this time of a reset
+_QUIET_REFUSALS_S = 3.0  # a node that has just appeared: udev still sets its group, others probe it
+
+
+class Decodes(Protocol):
+    """What the listener needs of `espmon.decode.Decoder`."""
+
+    def feed(self, data: bytes, at: float | None) -> list[Event]: ...
+    def tick(self, at: float) -> list[Event]: ...
+    def close(self, at: float | None = None) -> list[Event]: ...
+    @property
+    def next_deadline(self) -> float | None: ...
+
+
+_ESPRESSIF_USB = 0x303A  # the chip's own USB port: no transistors, and the host polls its lines
+
+
+def reset_sequence(port: SerialPort) -> ResetSequence:
+    """How a running board is restarted through this port."""
+    return resets.HARD_USB if port.identity.vid == _ESPRESSIF_USB else resets.HARD
+
+
+def download_sequence(port: SerialPort) -> ResetSequence:
+    """How a board is restarted into download mode through this port."""
+    if port.identity.vid == _ESPRESSIF_USB:
+        return resets.USB_JTAG
+    return resets.CLASSIC if port.is_url or sys.platform == "win32" else resets.TIGHT
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Bytes for the board."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A reset of the board; `sequence` chooses it by the kind of port. `by` is told in the `ResetCaused` event."""
+
+    sequence: Callable[[SerialPort], ResetSequence]
+    by: str
+
+
+Wish = Send | Run | WishRate
+
+
+class Clock:
+    """Unix time that doesn't jump while we listen: deadlines stay where they are when the system's clock is set."""
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        return time.monotonic() + self._offset
+
+
+class Listener(threading.Thread):
+    """Owns `port`. Events go to `tell`, in order; every byte goes to `keep` before anything else sees it.
+
+    The first failure to open ends the thread with `failure` set; later the board is waited for, unless `reconnect` is
+    False. `finished` is called when the thread ends.
+    """
+
+    def __init__(
+        self,
+        port: SerialPort,
+        decoder: Decodes,
+        rate: RateFollower,
+        *,
+        tell: Callable[[Sequence[Event]], None],
+        keep: Callable[[bytes], None] | None = None,
+        reconnect: bool = True,
+        reset_first: bool = False,
+        finished: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(name=f"port {port.name}", daemon=True)
+        self.port = port
+        self.failure: PortProblem | None = None
+        self.fault: BaseException | None = None
+        """A bug of ours that ended the thread."""
+        self._decoder = decoder
+        self._rate = rate
+        self._tell = tell
+        self._keep = keep
+        self._reconnect = reconnect
+        self._reset_first = reset_first
+        self._finished = finished
+        self._clock = Clock()
+        self._wishes: deque[Wish] = deque()
+        self._stopping = threading.Event()
+        self._opened_at = float("-inf")
+        self._reset_at = float("-inf")
+        self._new: list[Event] = []
+
+    # --- from other threads -----------------------------------------------------------------------------------------
+
+    def ask(self, wish: Wish) -> None:
+        self._wishes.append(wish)
+        self.port.wake()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self.port.wake()
+
+    # --- the thread -------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        try:
+            self._listen()
+        except PortProblem as problem:
+            self.failure = problem
+        except BaseException as error:  # noqa: BLE001 - told by the main thread, with its traceback
+            self.fault = error
+        finally:
+            self.port.dispose()
+            try:
+                self._take(self._decoder.close(self._clock.now()))
+                self._pass_on()
+            finally:
+                if self._finished is not None:
+                    self._finished()
+
+    def _listen(self) -> None:
+        self.port.baud = self._rate.baud
+        self.port.open()
+        self.port.remember_identity()
+        self._has_opened("opened")
+        if self._reset_first:
+            self._perform(Run(reset_sequence, "command line"))
+        while not self._stopping.is_set():
+            try:
+                self._attend()
+            except PortGone as gone:
+                self._lost(gone)
+                if not self._reconnect:
+                    raise
+                self._wait_for_return()
+
+    def _attend(self) -> None:
+        port, clock = self.port, self._clock
+        while not self._stopping.is_set():
+            while self._wishes:
+                self._perform(self._wishes.popleft())
+            data = port.read(self._patience())
+            if data:
+                self._heard(Chunk(clock.now(), data, time.monotonic()))
+                self._pass_on()
+                if len(data) < PACED_BELOW:
+                    port.pause(PACE_S)
+            else:
+                self._tick()
+
+    def _patience(self) -> float | None:
+        """Seconds until something has to be closed by its deadline."""
+        deadlines = [each for each in (self._decoder.next_deadline, self._rate.next_deadline) if each is not None]
+        return max(0.0, min(deadlines) - self._clock.now()) if deadlines else None
+
+    def _heard(self, chunk: Chunk) -> None:
+        if self._keep is not None:
+            self._keep(chunk.data)
+        self._sort(self._rate.hear(chunk))
+
+    def _sort(self, heard: Sequence[Chunk | Event | WishRate]) -> None:
+        for each in heard:
+            if isinstance(each, Chunk):
+                self._take(self._decoder.feed(each.data, each.at))
+            elif isinstance(each, WishRate):
+                self._perform(each)
+            else:
+                self._take([replace(each, port=self.port.name)])
+
+    def _tick(self) -> None:
+        now = self._clock.now()
+        deadline = self._rate.next_deadline
+        if deadline is not None and now >= deadline:
+            self._sort(self._rate.tick(now))
+        deadline = self._decoder.next_deadline
+        if deadline is not None and now >= deadline:
+            self._take(self._decoder.tick(now))
+        self._pass_on()
+
+    def _take(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, Boot) and event.caused_by is None:
+                at = event.at if event.at is not None else self._clock.now()
+                if 0 <= at - self._reset_at <= NEAR_RESET_S:
+                    event = replace(event, caused_by="espmon")
+                elif 0 <= at - self._opened_at <= NEAR_OPENING_S:
+                    event = replace(event, caused_by="open")
+            self._new.append(event)
+
+    def _pass_on(self) -> None:
+        if self._new:
+            new, self._new = self._new, []
+            self._tell(new)
+
+    def _state(self, state: str, reason: str | None = None, baud: int | None = None) -> None:
+        self._take([PortChanged(state=state, reason=reason, baud=baud, port=self.port.name, at=self._clock.now())])
+        self._pass_on()
+
+    def _has_opened(self, state: str) -> None:
+        now = self._clock.now()
+        self._opened_at = now
+        self._rate.opened(now, self.port.baud)
+        other = self.port.device if self.port.device != self.port.name and not self.port.is_url else None
+        self._state(state, f"now {other}" if other and state == "returned" else None, self.port.baud)
+
+    # --- wishes -----------------------------------------------------------------------------------------------------
+
+    def _perform(self, wish: Wish) -> None:
+        match wish:
+            case Send(data=data):
+                try:
+                    self.port.write(data)
+                except PortGone:
+                    raise
+                except PortProblem as problem:
+                    self._state("failed", problem.message)
+            case WishRate(baud=baud, reason=reason):
+                try:
+                    got = self.port.set_baud(baud)
+                except PortGone:
+                    raise
+                except PortProblem as problem:
+                    self._state("failed", problem.message)
+                    return
+                self._rate.rate_set(self._clock.now(), baud)
+                if abs(got.off_by) > 0.005:
+                    reason = f"{f'{reason}; ' if reason else ''}the adapter says {got.got}"
+                self._state("rate", reason, baud)
+            case Run(sequence=choose, by=by):
+                if not self.port.set_lines(dtr=False, rts=False):
+                    self._state("failed", "this port has no DTR and RTS lines: the board can't be reset through it")
+                    return
+                sequence = choose(self.port)
+                run_steps(self.port, sequence.run(), heard=self._heard)
+                self._reset_at = self._clock.now()
+                self._rate.board_reset(self._reset_at)
+                self._take([ResetCaused(by=by, how=sequence.name, port=self.port.name, at=self._reset_at)])
+                self._pass_on()
+
+    # --- gone and back ----------------------------------------------------------------------------------------------
+
+    def _lost(self, gone: PortGone) -> None:
+        self.port.close()
+        self._state("gone")
+
+    def _wait_for_return(self) -> None:
+        since: float | None = None  # when the device was first seen again
+        told: str | None = None
+        while not self._stopping.wait(RETURN_POLL_S):
+            self._tick()
+            while self._wishes:
+                wish = self._wishes.popleft()
+                if isinstance(wish, WishRate):
+                    self.port.baud = wish.baud
+                elif isinstance(wish, Run):
+                    self._state("failed", "the board is away: nothing to reset")
+            if not self.port.find_again():
+                since = None
+                continue
+            since = time.monotonic() if since is None else since
+            try:
+                self.port.open()
+            except PortProblem as problem:
+                if time.monotonic() - since > _QUIET_REFUSALS_S and told != problem.message:
+                    told = problem.message
+                    self._state("failed", problem.message)
+                continue
+            self.port.remember_identity()
+            self._has_opened("returned")
+            return

@@ -1,0 +1,459 @@
+"""The monitor of one port: what a person uses every day. Wires port, decoder, symbols, screen and keyboard together.
+
+The calling thread (the main one) is the only owner of the screen; the port has a thread of its own, so has the keyboard
+and so have the symbols. Nothing that a person or a slow ELF does makes the port wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from espmon.app.explainer import Explainer, has_addresses
+from espmon.app.keys import Keyboard, KeyMachine, Typed, help_lines
+from espmon.app.keys import Wish as KeyWish
+from espmon.app.listener import Decodes, Listener, Run, Send, download_sequence, reset_sequence
+from espmon.app.outbox import Item, Outbox, Slot
+from espmon.app.rate import DEFAULT_BAUD, FixedRate, RateFollower
+from espmon.app.source import project_folder
+from espmon.errors import (
+    EXIT_BOOT_LOOP_SEEN,
+    EXIT_CRASH_SEEN,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_TIMEOUT,
+    ElfUnusable,
+)
+from espmon.events import BootLoop, Crash, Event, PortChanged, Text, to_json_line
+from espmon.port import SerialPort
+from espmon.sinks.console import Console
+from espmon.sinks.lines import LEVELS, LineRules, LineWatch, compile_pattern
+from espmon.sinks.rawlog import RawLog
+from espmon.sinks.screen import NullScreen, OutputClosed, Screen
+from espmon.sinks.textlog import TextLog
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+IDLE_S = 0.1  # after this long without a byte, an unfinished letter or line is shown as it is
+LAST_WORDS_S = 5.0  # how long the end waits for a crash that is still being looked up
+IN_ORDER_S = 10.0  # how long --json holds later events back for one that is being looked up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorOptions:
+    """What the command line asks for. `baud` None: find it out. Patterns are regular expressions as typed."""
+
+    port: str
+    baud: int | None = None
+    elfs: Sequence[str] = ()
+    log: str | None = None
+    raw_log: str | None = None
+    timestamps: bool = False
+    level: str | None = None
+    filters: Sequence[str] = ()
+    excludes: Sequence[str] = ()
+    eol: str | None = None
+    repl: bool = False
+    until: str | None = None
+    fail_on: Sequence[str] = ()
+    timeout_s: float | None = None
+    json: bool = False
+    lines: bool = False
+    source_roots: Sequence[str] = ()
+    all_stack_words: bool = False
+    reconnect: bool = True
+    reset: bool = False
+    colour: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """The listener's thread has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Signalled:
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class _ElfProblem:
+    problem: ElfUnusable
+
+
+class Monitor:
+    """One run of the monitor: :meth:`run` returns the exit status (``docs/exit-codes.md``).
+
+    Raises `UsageProblem` for a pattern that is none, `PortProblem` when the port can't be opened (or is gone, without
+    reconnecting), `LogUnwritable` for a log file. `screen` and `rate` are for tests and for the rate's own issue.
+    """
+
+    def __init__(self, options: MonitorOptions, *, screen: Screen | None = None, rate: RateFollower | None = None) -> None:
+        self.options = options
+        rules = LineRules(
+            [compile_pattern(each, "--filter") for each in options.filters],
+            [compile_pattern(each, "--exclude") for each in options.excludes],
+            options.level,
+        )
+        watch = LineWatch(compile_pattern(options.until, "--until")) if options.until is not None else None
+        self._log = TextLog(options.log) if options.log else None
+        self._raw_log = RawLog(options.raw_log) if options.raw_log else None
+        self._log_off: TextLog | None = None
+        self._json_screen = screen or Screen(colour="never") if options.json else None
+        self._console = Console(
+            NullScreen() if options.json else screen or Screen(colour=options.colour),
+            rules=rules,
+            timestamps=options.timestamps,
+            log=self._log,
+            watch=watch,
+            has_elf=bool(options.elfs),
+            roots=[str(project_folder(elf)) for elf in options.elfs],
+        )
+        # with --json the text is only shaped where somebody reads it
+        self._shapes_text = not options.json or watch is not None or self._log is not None
+        self._rate_was_auto = rate is None and options.baud is None
+        self._rate = rate or FixedRate(options.baud or DEFAULT_BAUD)
+        self._outbox = Outbox()
+        self._pending: list[Slot] = []
+        self._explainer: Explainer | None = None
+        self._listener: Listener | None = None
+        self._keyboard: Keyboard | None = None
+        self._status: int | None = None
+        self._told_raw_log = False
+
+    # --- the run ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        options = self.options
+        machine = KeyMachine(repl=options.repl, eol=options.eol, keys=Keyboard.is_terminal())
+        keyboard = self._keyboard = Keyboard(machine, self._outbox.wish)
+        listener = self._listener = self._make_listener()
+        deadline = time.monotonic() + options.timeout_s if options.timeout_s is not None else None
+        try:
+            with self._signals():
+                listener.start()
+                with contextlib.suppress(OutputClosed):
+                    self._show_until_done(deadline)
+                    self._last_words()
+        finally:
+            keyboard.stop()
+            listener.stop()
+            self._leave()
+        if listener.fault is not None:
+            raise listener.fault
+        if self._status is None and listener.failure is not None:
+            raise listener.failure
+        return EXIT_OK if self._status is None else self._status
+
+    def _make_listener(self) -> Listener:
+        options = self.options
+        port = SerialPort(options.port, self._rate.baud)
+        return Listener(
+            port,
+            _decoder(options.port),
+            self._rate,
+            tell=self._put,
+            keep=self._raw_log.write if self._raw_log is not None else None,
+            reconnect=options.reconnect,
+            reset_first=options.reset,
+            finished=lambda: self._outbox.wish(_Ended()),
+        )
+
+    def _put(self, events: Sequence[Event]) -> None:
+        """In the port's thread."""
+        items: list[Item] = []
+        for event in events:
+            if has_addresses(event):
+                slot = Slot(event)
+                items.append(slot)
+                self._explain(slot)
+            else:
+                items.append(event)
+        self._outbox.put(items)
+
+    def _explain(self, slot: Slot) -> None:
+        if self._explainer is None:
+            self._explainer = Explainer(
+                self.options.elfs,
+                source_roots=self.options.source_roots,
+                all_stack_words=self.options.all_stack_words,
+                ready=self._outbox.nudge,
+                problem=lambda problem: self._outbox.wish(_ElfProblem(problem)),
+            )
+            self._explainer.start()
+        self._explainer.explain(slot)
+
+    def _show_until_done(self, deadline: float | None) -> None:
+        console = self._console
+        while self._status is None:
+            patience = IDLE_S if console.withholding else None
+            if deadline is not None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    self._status = EXIT_TIMEOUT if self.options.until is not None else EXIT_OK
+                    return
+                patience = left if patience is None else min(patience, left)
+            wishes, items = self._outbox.take(patience)
+            ended = False
+            for wish in wishes:
+                ended = self._obey(wish) or ended
+            if not wishes and not items and console.withholding:
+                console.idle()
+            for item in items:
+                self._show(item)
+                if self._status is not None:
+                    break
+            self._show_ready()
+            console.flush()
+            self._complain()
+            if ended and self._status is None:
+                while items:  # what the listener told before it ended
+                    _, items = self._outbox.take(0)
+                    for item in items:
+                        self._show(item)
+                return
+
+    def _last_words(self) -> None:
+        """After the decision to end: what the decoder still holds, and crashes that are being looked up."""
+        assert self._listener is not None
+        self._listener.stop()
+        if self._listener.ident is not None:
+            self._listener.join(2.0)
+        items: Sequence[Item] = (None,)  # type: ignore[assignment]
+        while items:
+            _, items = self._outbox.take(0)
+            for item in items:
+                self._show(item)
+        limit = time.monotonic() + LAST_WORDS_S
+        for slot in self._pending:
+            slot.ready.wait(max(0.0, limit - time.monotonic()))
+            slot.ready.set()
+        self._show_ready()
+        self._console.close()
+
+    def _leave(self) -> None:
+        if self._explainer is not None:
+            self._explainer.stop()
+        for log in (self._log, self._log_off, self._raw_log):
+            if log is not None:
+                log.close()
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def _show(self, item: Item) -> None:
+        if isinstance(item, Slot):
+            if self.options.json:  # the contract: in input order
+                item.ready.wait(IN_ORDER_S)
+                self._tell(item.event, item)
+            else:
+                self._pending.append(item)
+                self._show_ready()
+        else:
+            self._tell(item)
+
+    def _show_ready(self) -> None:
+        while self._pending and self._pending[0].ready.is_set():
+            slot = self._pending.pop(0)
+            self._tell(slot.event, slot)
+
+    def _tell(self, event: Event, slot: Slot | None = None) -> None:
+        options = self.options
+        if self._json_screen is not None and (options.lines or not isinstance(event, Text)):
+            self._json_screen.write(to_json_line(event) + "\n")
+        if isinstance(event, Text):
+            if self._shapes_text:
+                self._console.show(event)
+                if self._console.matched and self._status is None:
+                    self._status = EXIT_OK
+            return
+        if isinstance(event, PortChanged) and event.state == "opened":
+            self._greet(event)
+        else:
+            self._console.show(event, slot.source if slot is not None else None)
+        if isinstance(event, Crash) and "crash" in options.fail_on and self._status in (None, EXIT_TIMEOUT):
+            self._status = EXIT_CRASH_SEEN
+        elif isinstance(event, BootLoop) and "boot-loop" in options.fail_on and self._status in (None, EXIT_TIMEOUT):
+            self._status = EXIT_BOOT_LOOP_SEEN
+
+    def _greet(self, event: PortChanged) -> None:
+        """The first line on the screen; the keyboard is taken once the port is ours."""
+        assert self._keyboard is not None
+        words = f"{event.port} at {event.baud} baud"
+        if self._rate_was_auto:
+            words += " (assumed; --baud sets another)"
+        if self._keyboard.machine.keys:
+            words += "   Ctrl-] quits   Ctrl-T h lists the keys"
+        self._console.notice(words)
+        self._warn_of_sharing()
+        self._keyboard.start()
+        if self.options.elfs and self._explainer is None:
+            self._explain_nothing()
+
+    def _explain_nothing(self) -> None:
+        """Starts the symbols' thread: a bad ELF is told now, not at the first crash."""
+        slot = Slot(Event())
+        self._explain(slot)
+
+    def _warn_of_sharing(self) -> None:
+        from espmon.port import holders
+
+        assert self._listener is not None
+        port = self._listener.port
+        if port.is_url or port.is_pty:
+            return
+        if others := holders(port.device):
+            self._console.notice(
+                f"{', '.join(map(str, others[:3]))} has this port open too: each of you gets only a part", "warning"
+            )
+
+    def _complain(self) -> None:
+        if self._raw_log is not None and self._raw_log.problem and not self._told_raw_log:
+            self._told_raw_log = True
+            self._console.notice(f"{self._raw_log.path} can't be written: {self._raw_log.problem}", "bad")
+            self._console.flush()
+        if self._log is not None and self._log.problem:
+            problem, self._log.problem = self._log.problem, None
+            if not self._log.lost:
+                return
+            self._log.lost = 0
+            self._console.notice(f"{self._log.path} can't be written: {problem}", "bad")
+
+    # --- wishes -----------------------------------------------------------------------------------------------------
+
+    def _obey(self, wish: object) -> bool:
+        """Carries out one wish; True when the listener has ended."""
+        console, listener = self._console, self._listener
+        assert listener is not None
+        match wish:
+            case Typed(data=data):
+                listener.ask(Send(data))
+            case KeyWish.QUIT:
+                self._status = EXIT_OK
+            case KeyWish.INTERRUPT:
+                self._status = EXIT_INTERRUPTED
+            case _Signalled(number=number):
+                self._status = EXIT_INTERRUPTED if number == signal.SIGINT else 128 + number
+            case KeyWish.HELP:
+                for line in help_lines():
+                    console.notice(line)
+            case KeyWish.RESET:
+                listener.ask(Run(reset_sequence, "key"))
+            case KeyWish.DOWNLOAD:
+                listener.ask(Run(download_sequence, "key"))
+            case KeyWish.TIMESTAMPS:
+                console.timestamps = not console.timestamps
+                console.notice(f"Timestamps {'on' if console.timestamps else 'off'}")
+            case KeyWish.LOG:
+                self._switch_log()
+            case KeyWish.PAUSE:
+                self._switch_pause()
+            case KeyWish.LEVEL:
+                self._next_level()
+            case KeyWish.UNKNOWN:
+                console.notice("No such key in the menu; Ctrl-T h lists them")
+            case _ElfProblem(problem=problem):
+                console.notice(problem.message, "warning", *([problem.hint] if problem.hint else []))
+            case _Ended():
+                return True
+        return False
+
+    def _switch_log(self) -> None:
+        if self._console.log is not None:
+            self._console.notice(f"Log off: {self._console.log.path}")
+            self._console.flush()
+            self._log_off, self._console.log = self._console.log, None
+        else:
+            if self._log_off is None:
+                path = time.strftime("espmon-%Y%m%d-%H%M%S.log")
+                try:
+                    self._log_off = self._log = TextLog(path)
+                except Exception as error:  # noqa: BLE001 - a read-only folder must not end the monitor
+                    self._console.notice(str(error), "bad")
+                    return
+            self._console.log, self._log_off = self._log_off, None
+            self._console.notice(f"Log on: {self._console.log.path}")
+
+    def _switch_pause(self) -> None:
+        console = self._console
+        if console.paused:
+            console.paused = False
+            missed = f", {console.unseen:,} characters were not shown" if console.unseen else ""
+            console.unseen = 0
+            console.notice(f"Output goes on{missed}")
+        else:
+            console.notice("Output paused; Ctrl-T y goes on")
+            console.flush()
+            console.paused = True
+
+    def _next_level(self) -> None:
+        order = list(reversed(LEVELS))
+        now = self._console.rules.level or "verbose"
+        level = order[(order.index(now) + 1) % len(order)]
+        self._console.rules.level = level
+        self._console.notice(f"Shown: {'everything' if level == 'verbose' else f'{level} and worse'}")
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT, SIGTERM and SIGHUP end the run the orderly way; SIGCONT takes the keyboard again."""
+
+        def arrived(number: int, frame: FrameType | None) -> None:
+            if self._status is not None or number in self._seen_signals:  # the second time we don't wait for anything
+                if self._keyboard is not None:
+                    self._keyboard.stop()
+                os._exit(EXIT_INTERRUPTED if number == signal.SIGINT else 128 + number)
+            self._seen_signals.add(number)
+            self._outbox.wish_from_signal(_Signalled(number))
+
+        def continued(number: int, frame: FrameType | None) -> None:
+            if self._keyboard is not None:
+                self._keyboard.resume()
+
+        self._seen_signals: set[int] = set()
+        before: dict[int, Any] = {}
+        names = ["SIGINT", "SIGTERM"] + (["SIGHUP"] if sys.platform != "win32" else ["SIGBREAK"])
+        try:
+            for name in names:
+                number = getattr(signal, name)
+                before[number] = signal.signal(number, arrived)
+            if sys.platform != "win32":
+                before[signal.SIGCONT] = signal.signal(signal.SIGCONT, continued)
+        except ValueError:  # not the main thread: a library user's own business
+            pass
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _TextOnly:
+    """Stands in until the decoder is there."""
+
+    next_deadline: float | None = None
+
+    def __init__(self, port: str) -> None:
+        self._port = port
+
+    def feed(self, data: bytes, at: float | None) -> list[Event]:
+        return [Text(raw=data, at=at, port=self._port)]
+
+    def tick(self, at: float) -> list[Event]:
+        return []
+
+    def close(self, at: float | None = None) -> list[Event]:
+        return []
+
+
+def _decoder(port: str) -> Decodes:
+    import importlib
+
+    decoder: Any = getattr(importlib.import_module("espmon.decode"), "Decoder", None)
+    made: Decodes = _TextOnly(port) if decoder is None else decoder(port=port)
+    return made

@@ -1,0 +1,77 @@
+"""The seam between the port and whoever knows at which rate the board talks.
+
+A :class:`RateFollower` sees every chunk before the decoder does and answers with what the decoder is to see, events of
+its own, and wishes for another rate. The raw log has the bytes before it does, so it may replace what is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from espmon.events import Event
+from espmon.port import Chunk
+
+DEFAULT_BAUD = 115200
+
+
+@dataclass(frozen=True, slots=True)
+class WishRate:
+    """Set the port to `baud`; `reason` is told to the person."""
+
+    baud: int
+    reason: str | None = None
+
+
+Heard = Chunk | Event | WishRate
+
+
+class RateFollower(Protocol):
+    """What the port's thread asks. All calls come from that thread; times are Unix seconds, as in chunks."""
+
+    baud: int
+    """The rate to open the port with."""
+
+    def opened(self, at: float, baud: int) -> None:
+        """The port was opened, or opened again, at `baud`."""
+
+    def hear(self, chunk: Chunk) -> Sequence[Heard]:
+        """Called with each chunk; usually answers with the same chunk."""
+
+    def rate_set(self, at: float, baud: int) -> None:
+        """A wish was carried out, or a person changed the rate."""
+
+    def board_reset(self, at: float) -> None:
+        """espmon has just reset the board: the ROM's text comes next."""
+
+    def tick(self, at: float) -> Sequence[Heard]:
+        """Called when `next_deadline` has passed."""
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When :meth:`tick` wants to be called, or None."""
+
+
+class FixedRate:
+    """A rate that a person chose: everything goes through as it is."""
+
+    next_deadline: float | None = None
+
+    def __init__(self, baud: int) -> None:
+        self.baud = baud
+
+    def opened(self, at: float, baud: int) -> None:
+        pass
+
+    def hear(self, chunk: Chunk) -> Sequence[Heard]:
+        return (chunk,)
+
+    def rate_set(self, at: float, baud: int) -> None:
+        self.baud = baud
+
+    def board_reset(self, at: float) -> None:
+        pass
+
+    def tick(self, at: float) -> Sequence[Heard]:
+        return ()

@@ -1,0 +1,57 @@
+"""``--raw-log FILE``: the exact bytes that came from the port, appended, each chunk written at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from espmon.errors import EspmonError
+
+
+class LogUnwritable(EspmonError):
+    """A log file can't be opened for writing."""
+
+    code = "log-unwritable"
+    exit_status = 3
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path} can't be written: {reason}", "Choose another file, or make its folder first.")
+        self.path = path
+
+
+def open_for_append(path: str | Path) -> int:
+    """A descriptor that appends to `path`. Raises `LogUnwritable`."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        return os.open(path, flags, 0o644)
+    except OSError as error:
+        raise LogUnwritable(str(path), error.strerror or str(error)) from None
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Writes all of `content`. Raises OSError when the disk is full."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+class RawLog:
+    """Appends chunks to a file. A write that fails is counted in `lost`, never raised: the monitor goes on."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        self._descriptor = open_for_append(path)
+        self.lost = 0
+        self.problem: str | None = None
+
+    def write(self, chunk: bytes) -> None:
+        try:
+            write_all(self._descriptor, chunk)
+        except OSError as error:
+            self.lost += len(chunk)
+            self.problem = error.strerror or str(error)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

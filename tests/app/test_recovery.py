@@ -1,0 +1,477 @@
+"""The recovery policy: told as stories, then as properties that no sequence of events may break."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+import espmon.events as ev
+from espmon.app.recovery import (
+    BROWNOUT_HOLD_S,
+    WRITING,
+    Decision,
+    Do,
+    Emit,
+    Fleet,
+    PolicySettings,
+    RecoveryPolicy,
+    Rung,
+    RungResult,
+)
+
+FLASH = PolicySettings(mode="flash", image="abc")
+WDT = ev.ResetCause(code=4, name="rst cause:4", meaning="hardware watchdog reset", abnormal=True)
+PLAIN = ev.ResetCause(code=2, meaning="external reset")
+
+
+class Story:
+    """Drives a policy and keeps what it said and wanted."""
+
+    def __init__(self, settings: PolicySettings = FLASH, port: str = "b", **kw: Any) -> None:
+        self.policy = RecoveryPolicy(port, settings, **kw)
+        self.at = 1_000_000.0
+        self.line = 0
+        self.said: list[str] = []
+        self.wanted: list[Do] = []
+
+    def take(self, decisions: list[Decision]) -> None:
+        for d in decisions:
+            if isinstance(d, Do):
+                self.wanted.append(d)
+            elif isinstance(d.event, ev.Recovery):
+                self.said.append(f"{d.event.step} {d.event.outcome}")
+            else:
+                self.said.append(d.event.type)
+
+    def boot(self, after: float = 1.0, cause: ev.ResetCause = WDT, caused_by: str | None = None) -> None:
+        self.wait(after)
+        self.line += 1
+        self.take(self.policy.observe(ev.Boot(at=self.at, line=self.line, end_line=self.line, reset=cause, caused_by=caused_by)))
+
+    def text(self, after: float = 0.0, **kw: Any) -> None:
+        self.wait(after)
+        self.line += 1
+        self.policy.heard(self.at, self.line, **kw)
+
+    def crash(self) -> None:
+        first = self.line + 1
+        for _ in range(5):
+            self.text(0.01)
+        self.take(self.policy.observe(ev.Crash(at=self.at, kind="exception", line=first, end_line=self.line)))
+
+    def flash_error(self) -> None:
+        self.line += 1
+        self.take(self.policy.observe(ev.FlashError(at=self.at, message="csum err", line=self.line)))
+
+    def wait(self, seconds: float) -> None:
+        end = self.at + seconds
+        while (due := self.policy.next_deadline) is not None and due <= end:
+            self.at = max(self.at, due)
+            before = (self.policy.next_deadline, len(self.said))
+            self.take(self.policy.tick(self.at))
+            assert (self.policy.next_deadline, len(self.said)) != before or due > self.at, "a deadline that does nothing"
+        self.at = end
+        self.take(self.policy.tick(self.at))
+
+    def done(self, outcome: str = "done", *, after: float = 1.0, **kw: Any) -> Rung:
+        do = self.wanted.pop(0)
+        assert not self.wanted
+        assert self.policy.confirm(do, self.at) is None
+        self.wait(after)
+        self.take(self.policy.rung_done(do, RungResult(outcome=outcome, **kw), self.at))
+        return do.rung
+
+    def loop(self, n: int = 3, every: float = 2.0) -> None:
+        for _ in range(n):
+            self.boot(every)
+
+
+def test_damaged_flash_is_compared_written_and_judged_healthy() -> None:
+    s = Story()
+    s.loop()
+    assert s.said == ["boot-loop", "reset started"]
+    assert s.done() is Rung.RESET
+    s.boot(0.1, PLAIN, "espmon")
+    s.boot(2.0)
+    assert s.done() is Rung.LEAVE
+    s.boot(0.1, PLAIN, "espmon")
+    s.boot(2.0)
+    assert s.done(differs=True) is Rung.COMPARE
+    assert s.done(after=4.0) is Rung.WRITE
+    s.boot(0.1, PLAIN, "espmon")
+    for _ in range(20):
+        s.text(0.4)
+    assert s.said[-3:] == ["write started", "write done", "healthy recovered"]
+    assert s.policy.incident is None
+
+
+def test_visible_damage_goes_straight_to_the_compare() -> None:
+    s = Story()
+    for _ in range(3):
+        s.flash_error()
+        s.boot(2.0)
+    assert s.wanted[-1].rung is Rung.COMPARE
+    assert s.said == ["boot-loop", "reset skipped", "leave-download-mode skipped", "compare started"]
+
+
+def test_a_board_parked_by_its_rom_is_reset_once_then_compared() -> None:
+    s = Story()
+    s.boot(1.0, PLAIN)
+    s.flash_error()
+    s.wait(20)
+    assert s.said == ["boot-loop", "reset started"]
+    assert s.done() is Rung.RESET
+    s.boot(0.1, PLAIN, "espmon")
+    s.flash_error()
+    assert s.wanted[-1].rung is Rung.COMPARE
+
+
+def test_equal_flash_is_never_written_and_the_reason_is_told() -> None:
+    s = Story()
+    s.loop()
+    s.done()
+    s.boot(2.0)
+    s.boot(2.0)
+    s.done()
+    s.boot(2.5)
+    s.done(differs=False)
+    assert s.wanted == []
+    assert s.said[-2:] == ["compare done", "give-up gave-up"]
+    s.loop(10, 1.0)
+    assert s.wanted == []
+    assert s.said[-1] == "begin refused"
+
+
+@pytest.mark.parametrize("gap", [10.0, 15.0, 19.0])
+def test_a_board_that_talks_between_resets_is_not_in_a_loop(gap: float) -> None:
+    s = Story()
+    for _ in range(20):
+        s.boot(1.0)
+        for _ in range(int(gap)):
+            s.text(1.0)
+        s.crash()
+    assert s.said == []
+    assert s.wanted == []
+
+
+def test_text_of_a_dump_is_no_talk() -> None:
+    s = Story()
+    for _ in range(4):
+        s.boot(1.0, PLAIN)
+        s.wait(8.0)
+        s.crash()
+    assert s.said[0] == "boot-loop"
+
+
+def test_startup_text_within_the_first_seconds_is_no_talk() -> None:
+    s = Story()
+    for _ in range(3):
+        s.boot(2.0)
+        for _ in range(4):
+            s.text(0.2)
+    assert s.said[0] == "boot-loop"
+
+
+@pytest.mark.parametrize("cause", [PLAIN, ev.ResetCause(code=5, meaning="deep sleep wake-up")])
+def test_plain_resets_and_wake_ups_do_not_count(cause: ev.ResetCause) -> None:
+    s = Story()
+    for _ in range(20):
+        s.boot(3.0, cause)
+    for _ in range(20):
+        s.boot(3.0, WDT, "espmon")
+    for _ in range(20):
+        s.boot(3.0, WDT, "open")
+    assert s.said == []
+
+
+def test_brownout_stops_everything() -> None:
+    s = Story()
+    s.policy.observe(ev.Brownout(at=s.at))
+    s.loop(5)
+    assert s.wanted == []
+    assert s.said == ["boot-loop", "begin refused"]
+    s = Story()
+    s.loop()
+    s.done()
+    s.take(s.policy.observe(ev.Boot(at=s.at, reset=ev.ResetCause(code=15, name="RTCWDT_BROWN_OUT_RESET", abnormal=True))))
+    assert s.said[-1] == "give-up gave-up"
+    s.loop(10)
+    assert s.wanted == []
+
+
+def test_modes() -> None:
+    for mode, wanted in (("off", []), ("notify", []), ("reset", [Rung.RESET])):
+        s = Story(replace(FLASH, mode=mode))
+        s.loop()
+        assert s.said[0] == "boot-loop"
+        assert [d.rung for d in s.wanted] == wanted
+    s.done()
+    s.boot(2.5)
+    assert s.done() is Rung.LEAVE
+    s.boot(2.5)
+    assert s.wanted == []
+    assert s.said[-1] == "give-up gave-up"
+
+
+def test_budget_then_pauses_then_locked_and_all_of_it_survives_restarts() -> None:
+    s = Story(replace(FLASH, per_hour=2, pauses_s=(60.0, 600.0)))
+    begun = []
+    for _ in range(4000):
+        s.boot(3.0)
+        if s.wanted:
+            begun.append(s.at)
+            s.wanted.pop()
+            s.take(s.policy.rung_done(Do(port="b", rung=Rung.RESET, incident=s.policy.incident.id, reason=""), RungResult(outcome="refused"), s.at))  # type: ignore[union-attr]
+        state = json.loads(json.dumps(s.policy.state()))
+        s.policy = RecoveryPolicy("b", s.policy.settings, state, at=s.at)
+        s.loop(2, 3.0)
+        if s.wanted:
+            begun.append(s.at)
+            s.take(s.policy.rung_done(s.wanted.pop(), RungResult(outcome="refused"), s.at))
+    assert len(begun) == 3
+    assert begun[1] - begun[0] >= 60
+    assert begun[2] - begun[0] >= 3600, "two an hour"
+    assert s.policy.locked
+    s.policy.unlock()
+    s.loop()
+    assert s.wanted
+
+
+def test_many_boards_at_once_are_the_power() -> None:
+    fleet = Fleet(boards=4, within_s=30.0, hold_s=600.0)
+    stories = [Story(port=f"b{i}", fleet=fleet) for i in range(10)]
+    for s in stories:
+        s.loop()
+    wanted = [d for s in stories for d in s.wanted]
+    assert len(wanted) == 3, "the first three could not know"
+    for s in stories[:3]:
+        assert s.policy.confirm(s.wanted[0], s.at) is not None
+        s.take(s.policy.rung_done(s.wanted.pop(), RungResult(outcome="refused", reason="power"), s.at))
+        assert s.policy.strikes == 0
+    for s in stories:
+        s.loop(5)
+        assert not s.wanted
+        s.wait(700)
+        s.loop(1)
+    assert any(s.wanted or "started" in s.said[-1] for s in stories) or stories[0].policy.refusal(stories[0].at) is None
+
+
+def test_a_failed_write_is_followed_by_the_whole_image() -> None:
+    s = Story(replace(FLASH, erase_parameters=True))
+    for _ in range(3):
+        s.flash_error()
+        s.boot(2.0)
+    s.done(differs=True)
+    assert s.done("failed", reason="lost frames") is Rung.WRITE
+    assert s.done() is Rung.WHOLE
+
+
+def test_a_verified_write_that_does_not_help_makes_the_image_suspect() -> None:
+    s = Story()
+    for _ in range(3):
+        s.flash_error()
+        s.boot(2.0)
+    s.done(differs=True)
+    s.done()
+    s.boot(3.0)
+    assert s.said[-1] == "give-up gave-up"
+    assert s.policy.suspect == ["abc"]
+    s.wait(10_000)
+    for _ in range(3):
+        s.flash_error()
+        s.boot(2.0)
+    assert all(d.rung not in (Rung.COMPARE, *WRITING) for d in s.wanted)
+
+
+@pytest.mark.parametrize("during", [Rung.COMPARE, Rung.WRITE])
+def test_a_host_that_dies_in_the_middle_compares_again(during: Rung) -> None:
+    s = Story()
+    for _ in range(3):
+        s.flash_error()
+        s.boot(2.0)
+    if during is Rung.WRITE:
+        s.done(differs=True)
+    state = json.loads(json.dumps(s.policy.state()))
+    again = Story(state=state, at=s.at)
+    again.at = s.at
+    again.wait(10.0)
+    (do,) = again.wanted
+    assert do.rung is Rung.COMPARE
+    assert do.resume
+    again.done(differs=True)
+    assert again.done() is Rung.WRITE
+
+
+def test_a_board_that_talks_after_the_hosts_restart_is_left_alone() -> None:
+    s = Story()
+    for _ in range(3):
+        s.flash_error()
+        s.boot(2.0)
+    again = Story(state=json.loads(json.dumps(s.policy.state())), at=s.at)
+    again.at = s.at
+    again.text(0.5)
+    again.text(0.5)
+    again.wait(10.0)
+    assert again.wanted == []
+    assert again.said[-1] == "healthy recovered"
+
+
+def test_a_person_may_ask_and_the_guards_stay() -> None:
+    s = Story(replace(FLASH, mode="off"))
+    s.take(s.policy.begin(s.at, mode="reset"))
+    assert s.done() is Rung.RESET
+    s = Story(replace(FLASH, mode="off"))
+    s.boot(1.0, PLAIN)
+    for _ in range(10):
+        s.text(1.0)
+    s.take(s.policy.begin(s.at))
+    assert s.wanted == []
+    assert s.said == ["begin refused"]
+
+
+def test_explain_names_every_rung_with_its_reason() -> None:
+    s = Story(replace(FLASH, image=None))
+    s.loop(2)
+    told = "\n".join(s.policy.explain(s.at))
+    assert "abnormal resets now: 2 of 3 (hardware watchdog reset)" in told
+    assert "compare: left out, no known-good image" in told
+    assert "reset: would be tried" in told
+
+
+class Chaos(RuleBasedStateMachine):
+    """Any events, results, delays and restarts: budgets hold, talk and brownout stop everything, rungs come once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = 1_000_000.0
+        self.settings = PolicySettings(mode="flash", image="abc", per_hour=2, erase_parameters=True, power_cycle=True)
+        self.policy = RecoveryPolicy("b", self.settings)
+        self.saved = self.policy.state()
+        self.pending: list[Do] = []
+        self.line = 0
+        self.rungs: dict[str, list[Rung]] = {}
+        self.incidents: list[tuple[str, float]] = []
+        self.resumes: dict[str, int] = {}
+        self.brownout = float("-inf")
+        self.boot = float("-inf")
+        self.boot_known = False
+        self.healthy_text = float("-inf")
+        self.compared: dict[str, bool] = {}
+
+    def take(self, decisions: list[Decision]) -> None:
+        for d in decisions:
+            if not isinstance(d, Do):
+                assert isinstance(d, Emit)
+                continue
+            assert not self.pending, "one rung at a time"
+            assert self.policy.locked is None
+            assert self.at - self.brownout >= BROWNOUT_HOLD_S, "never after brownout"
+            if d.rung not in WRITING:
+                assert not self.talks(), "a talking board is left alone"
+            else:
+                different = self.compared.get(d.incident)
+                assert different is not None
+                assert different or d.rung is Rung.ERASE, "nothing is written that was not compared and found different"
+            if d.incident not in [i for i, _ in self.incidents]:
+                self.incidents.append((d.incident, self.at))
+                recent = [t for _, t in self.incidents if self.at - t < 3600]
+                assert len(recent) <= self.settings.per_hour, "the budget holds, across restarts too"
+            tried = self.rungs.setdefault(d.incident, [])
+            if d.resume:
+                self.resumes[d.incident] = self.resumes.get(d.incident, 0) + 1
+                self.compared.pop(d.incident, None)
+            assert tried.count(d.rung) <= self.resumes.get(d.incident, 0), f"{d.rung} once per incident"
+            tried.append(d.rung)
+            self.pending.append(d)
+        if (state := self.policy.unsaved()) is not None:
+            self.saved = json.loads(json.dumps(state))
+
+    def talks(self) -> bool:
+        return self.boot_known and self.healthy_text >= self.boot + 5.0 and self.at - self.healthy_text <= 9.0
+
+    def pass_time(self, seconds: float) -> None:
+        end = self.at + seconds
+        for _ in range(100):
+            due = self.policy.next_deadline
+            if due is None or due > end:
+                break
+            self.at = max(self.at, due)
+            self.take(self.policy.tick(self.at))
+        self.at = end
+        self.take(self.policy.tick(self.at))
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 3.0, 6.0, 20.0, 40.0, 70.0, 1200.0]))
+    def wait(self, seconds: float) -> None:
+        self.pass_time(seconds)
+
+    @rule(cause=st.sampled_from([WDT, WDT, WDT, PLAIN]), by=st.sampled_from([None, None, None, "espmon", "open"]))
+    def boots(self, cause: ev.ResetCause, by: str | None) -> None:
+        self.pass_time(0.5)
+        self.line += 1
+        self.boot, self.boot_known = self.at, True
+        self.take(self.policy.observe(ev.Boot(at=self.at, line=self.line, end_line=self.line, reset=cause, caused_by=by)))
+
+    @rule(n=st.integers(2, 5))
+    def loops(self, n: int) -> None:
+        for _ in range(n):
+            self.boots(WDT, None)
+
+    @rule()
+    def talk(self) -> None:
+        self.pass_time(0.3)
+        self.line += 1
+        self.policy.heard(self.at, self.line)
+        self.healthy_text = self.at
+
+    @rule()
+    def crashes(self) -> None:
+        self.line += 1
+        self.take(self.policy.observe(ev.Crash(at=self.at, kind="exception", line=self.line)))
+        self.boot = self.at
+
+    @rule()
+    def flash_error(self) -> None:
+        self.line += 1
+        self.boot = self.at
+        self.take(self.policy.observe(ev.FlashError(at=self.at, message="csum err", line=self.line)))
+
+    @rule()
+    def browns_out(self) -> None:
+        self.brownout = self.at
+        self.take(self.policy.observe(ev.Brownout(at=self.at)))
+
+    @precondition(lambda self: self.pending)
+    @rule(outcome=st.sampled_from(["done", "done", "done", "failed", "refused"]), differs=st.booleans())
+    def rung_ends(self, outcome: str, differs: bool) -> None:
+        do = self.pending.pop()
+        if (why := self.policy.confirm(do, self.at)) is not None:
+            self.take(self.policy.rung_done(do, RungResult(outcome="refused", reason=why), self.at))
+            return
+        self.at += 1.0
+        if do.rung is Rung.COMPARE and outcome == "done":
+            self.compared[do.incident] = differs
+        if do.rung != Rung.COMPARE:
+            self.boot, self.boot_known = self.at, True
+        result = RungResult(outcome=outcome, differs=differs if do.rung is Rung.COMPARE else None)
+        self.take(self.policy.rung_done(do, result, self.at))
+
+    @rule()
+    def host_dies(self) -> None:
+        self.pending.clear()
+        self.at += 2.0
+        self.boot_known = False
+        self.policy = RecoveryPolicy("b", self.settings, self.saved, at=self.at)
+
+    @invariant()
+    def state_is_json(self) -> None:
+        json.dumps(self.policy.state())
+
+
+Chaos.TestCase.settings = hypothesis_settings(max_examples=40, stateful_step_count=50, deadline=None)
+TestChaos = Chaos.TestCase
