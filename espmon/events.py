@@ -189,8 +189,22 @@ class Reset(Event):
     exception: ExceptionCause | None = None
     registers: Mapping[str, Address] = field(default_factory=dict)
     backtraces: tuple[tuple[BacktraceEntry, ...], ...] = ()
+    stacks: tuple[StackDump, ...] = ()
     frames: tuple[Frame, ...] = ()
     message: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Firmware(Event):
+    """What a firmware says of itself when it starts: nothing of it is looked up. `elf_sha256` as printed."""
+
+    type: ClassVar[str] = "firmware"
+
+    framework: str | None = None
+    name: str | None = None
+    version: str | None = None
+    sdk: str | None = None
+    elf_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +220,8 @@ class Crash(Event):
     registers: Mapping[str, Address] = field(default_factory=dict)
     backtraces: tuple[tuple[BacktraceEntry, ...], ...] = ()
     stacks: tuple[StackDump, ...] = ()
+    other_core: int | None = None
+    other_registers: Mapping[str, Address] = field(default_factory=dict)
     core: int | None = None
     task: str | None = None
     message: str | None = None

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 # name: (module below espmon.cli, attribute, short help). Order is the order of `espmon --help`.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "monitor": ("monitor", "monitor", "Watch a port; `espmon PORT` is the same."),
+    "decode": ("decode", "decode", "Explain the resets and crashes in log files."),
     "symbolize": ("symbolize", "symbolize", "Turn addresses into functions, files and lines."),
     "ports": ("ports", "ports", "List the serial ports and what is on them."),
     "completion": ("completion", "completion", "Print the completion script for your shell."),
     "sim": ("sim", "sim", "Run a virtual board (RFC 2217 server) that esptool and espmon can flash and watch."),
 }
 _GROUP_OPTIONS = frozenset({"-h", "--help", "--version", "--"})
+}
 
 
 class EspmonGroup(click.Group):

@@ -1,0 +1,153 @@
+"""``espmon decode``: what a log file says, without a port."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO
+
+import click
+
+from espmon.cli import tell
+from espmon.errors import EXIT_INTERRUPTED, InputUnreadable
+from espmon.events import Crash, Event, Reset, Text
+
+_CHUNK = 262144
+
+
+def _unreadable(name: str, error: OSError) -> InputUnreadable:
+    hint = "Check the path; use - to read standard input."
+    if isinstance(error, PermissionError):
+        hint = f"Make the file readable for you, or pipe it in: espmon decode - < {name}"
+    elif isinstance(error, IsADirectoryError):
+        hint = "Name the files inside the folder, not the folder."
+    return InputUnreadable(f"cannot read {name}: {error.strerror or type(error).__name__}", hint)
+
+
+def _explainer(elfs: tuple[Path, ...], all_stack_words: bool) -> Callable[[Event], Event]:
+    """What fills frames into crashes; without ELFs only ROM names could be found, so nothing is loaded."""
+    if not elfs:
+        return lambda event: event
+    from platformdirs import user_cache_path
+
+    from espmon.symbolize import Symbolizer
+
+    symbolizer = Symbolizer(elfs, index_dir=user_cache_path("espmon", False) / "index", all_stack_words=all_stack_words)
+    told: set[str] = set()
+
+    def tell_problems() -> None:
+        for problem in symbolizer.problems:
+            if problem.message not in told:
+                told.add(problem.message)
+                tell(problem)
+
+    def explain(event: Event) -> Event:
+        if isinstance(event, (Crash, Reset)):
+            event = symbolizer.explain(event)
+            tell_problems()
+        return event
+
+    tell_problems()
+    return explain
+
+
+def _for_people(lines: bool, named: bool, has_elf: bool) -> tuple[Callable[[Event], None], Callable[[], None]]:
+    """(write, close): each fact with the line it stands on, crashes as the monitor shows them."""
+    from espmon.sinks.console import Console, notice_lines
+    from espmon.sinks.screen import Screen
+
+    console = Console(Screen(), has_elf=has_elf)
+
+    def write(event: Event) -> None:
+        if isinstance(event, Text):
+            if lines:
+                console.show(event)
+        elif isinstance(event, Crash):
+            console.notice(f"{_place(event, named)}: crash", "bad")
+            console.show(event)
+        elif told := notice_lines(event):
+            console.notice(f"{_place(event, named)}: {told[1][0]}", told[0], *told[1][1:])
+        console.flush()
+
+    return write, console.close
+
+
+def _place(event: Event, named: bool) -> str:
+    from espmon.sinks.neutral import one_line
+
+    lines = f"{event.line}" if event.end_line in (None, event.line) else f"{event.line}-{event.end_line}"
+    return f"{one_line(event.file)}:{lines}" if named else f"line {lines}"
+
+
+def _run(stream: IO[bytes], name: str, write: Callable[[Event], None], explain: Callable[[Event], Event]) -> None:
+    from espmon.decode import Decoder
+
+    decoder = Decoder(file=name)
+
+    def pass_on(events: Iterable[Event]) -> None:
+        for event in events:
+            write(explain(event))
+
+    read = getattr(stream, "read1", stream.read)  # a pipe's bytes are shown as they come
+    while data := read(_CHUNK):
+        pass_on(decoder.feed(data))
+    pass_on(decoder.close())
+
+
+@click.command("decode", short_help="Explain the resets and crashes in log files.")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per event (docs/events.md).")
+@click.option("--lines", is_flag=True, help="Print the ordinary text as well.")
+@click.option(
+    "--elf",
+    "elfs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="ELF of the firmware (repeatable): adds functions and lines.",
+)
+@click.option("--all-stack-words", is_flag=True, help="Show every code-like stack word, not only likely frames.")
+@click.pass_context
+def decode(
+    ctx: click.Context, files: tuple[Path, ...], as_json: bool, lines: bool, elfs: tuple[Path, ...], all_stack_words: bool
+) -> None:
+    """Explain the resets and crashes in log FILES.
+
+    Without FILES, or for the name -, standard input is read. The exit status is 0 when everything was read to its end,
+    whatever was found in it, and 3 when a file could not be read.
+    """
+    from espmon.sinks.screen import OutputClosed
+
+    close: Callable[[], None] = lambda: None  # noqa: E731 - one of two closers
+    if as_json:
+        from espmon.sinks.jsonl import JsonLines
+
+        write: Callable[[Event], None] = JsonLines(sys.stdout.buffer, lines=lines).write
+    else:
+        write, close = _for_people(lines, len(files) > 1, bool(elfs))
+    status = 0
+    try:
+        explain = _explainer(elfs, all_stack_words)
+        for path in files or (Path("-"),):
+            name = str(path)
+            try:
+                if name == "-":
+                    _run(sys.stdin.buffer, "-", write, explain)
+                else:
+                    with path.open("rb") as stream:
+                        _run(stream, name, write, explain)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                problem = _unreadable(name, error)
+                tell(problem)
+                status = problem.exit_status
+        close()
+    except (BrokenPipeError, OutputClosed):
+        # Whoever read the output has gone: that is no failure of ours. Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        ctx.exit(0)
+    except KeyboardInterrupt:
+        ctx.exit(EXIT_INTERRUPTED)
+    ctx.exit(status)

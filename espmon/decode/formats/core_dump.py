@@ -1,0 +1,50 @@
+"""Core dumps in the log: the Base64 block, the report of espcoredump, Mongoose OS, and notes about dumps to flash."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from espmon.decode.formats.shape import Format
+from espmon.decode.scan import Spec, Token
+from espmon.events import CoreDump
+
+if TYPE_CHECKING:
+    from espmon.decode.interpreter import Interpreter
+
+TOKENS = (
+    Spec("core-report", r"={3,}\s{0,3}ESP32\S{0,4} CORE DUMP (?P<what>START|END)\s{0,3}={0,}"),
+    Spec("core-start", r"={0,}\s{0,3}CORE DUMP START\s{0,3}={3,}|={3,}\s{0,3}CORE DUMP START"),
+    Spec("core-end", r"={0,}\s{0,3}CORE DUMP END\s{0,3}={3,}|={3,}\s{0,3}CORE DUMP END"),
+    Spec("core-mongoose", r"-{2,}\s{0,3}BEGIN CORE DUMP\s{0,3}-{2,}"),
+    Spec("core-mongoose-end", r"-{2,}\s{0,3}END CORE DUMP\s{0,3}-{2,}"),
+    Spec("core-flash", r"(?i:save core dump to flash)|Core dump (?:has been saved|data was saved) to flash|(?i:saving core dump)"),
+)
+
+
+def start(facts: Interpreter, token: Token) -> None:
+    """A block begins."""
+    kind = {"core-start": "base64", "core-mongoose": "mongoose", "core-report": "espcoredump-report"}[token.kind]
+    if token.kind == "core-report" and token["what"] == "END":
+        facts.end_core_dump(token)
+    else:
+        facts.begin_core_dump(token, kind)
+
+
+def end(facts: Interpreter, token: Token) -> None:
+    """A block ends."""
+    facts.end_core_dump(token)
+
+
+def flash(facts: Interpreter, token: Token) -> None:
+    """The dump went to flash; the log only says so."""
+    facts.once("core-flash", CoreDump, token, format="flash", complete=True)
+
+
+FORMAT = Format(
+    name="core-dump",
+    tokens=TOKENS,
+    facts={
+        "core-start": start, "core-report": start, "core-mongoose": start, "core-end": end, "core-mongoose-end": end,
+        "core-flash": flash,
+    },
+)  # fmt: skip

@@ -1,0 +1,338 @@
+"""ESP8266: `Exception (N)` and its kin of the Arduino core, `Fatal exception` of the NonOS SDK and ROM, and the stack.
+
+The dumps share their registers and stack blocks, so they share one table; what begins them tells them apart.
+"""
+
+from __future__ import annotations
+
+import re
+
+from espmon.decode import causes
+from espmon.decode.dump import Dump
+from espmon.decode.formats.shape import DROP, END, SPLIT, Format, rules
+from espmon.decode.scan import Spec, Token
+from espmon.events import FailedAlloc, Location
+
+_H8 = "[0-9a-fA-F]{8}"
+_SOURCE = r"[\w./\\:+-]{1,200}?\.(?:cpp|cc|c|hpp|h|ino|S)"
+
+TOKENS = (
+    Spec("cut-here", r"-{3,}\s*CUT HERE FOR EXCEPTION DECODER\s*-{0,15}"),
+    Spec("user-exception", r"User exception \(panic/abort/assert\)"),
+    Spec(
+        "fatal",
+        r"\S{0,2}(?:atal|tal) exception\s*(?:(?P<n>\d{1,3})\s*\((?P<name>[A-Za-z]\w{1,40})\)|\((?P<n2>\d{1,3})\))\s*:?",
+    ),
+    Spec("exception", r"(?<!atal )(?<!C\+\+ )(?i:e?x?ception)\s{0,2}\((?P<n>\d{1,3})\)\s*:?"),
+    Spec("epc", rf"(?P<reg>(?i:epc[1-7]|excvaddr|depc))\s?=\s?(?:0x)?(?P<v>{_H8})(?![0-9a-fA-F])"),
+    Spec("soft-wdt", r"(?:S|s)?oft WDT reset(?: - deliberate infinite loop detected)?"),
+    Spec("hard-wdt", r"Hardware WDT reset"),
+    Spec(
+        "panic-at",
+        rf"(?<![\w'])Panic (?P<file>{_SOURCE})(?::(?P<line>\d+)(?: (?P<func>[^\n]{{1,300}}?))?)?"
+        r"(?::? Assertion '(?P<expr>[^\n]{1,300}?)' failed\.?)?(?=\s*$|\s*>>>|\s+-{5}|\s+ctx:)",
+    ),
+    Spec("unhandled", r"Unhandled C\+\+ exception:\s*(?P<name>[\w:<>,*& ]{1,120}?)(?=\s*$|\s*>>>|\s+-{5}|\s+ctx:)"),
+    Spec("abort-called", r"(?<!\w)Abort called(?!\w)"),
+    Spec("smashing", rf"(?i:stack smashing detected)(?:\.| at (?P<pc>(?:0x)?{_H8}))?"),
+    Spec("overflow", r"(?i:stack overflow detected)\.?"),
+    Spec("generic", r"(?<!\w)Generic Reset"),
+    Spec("ctx", r"ctx:\s*(?P<ctx>cont|sys|bearssl)\b"),
+    Spec("sp", rf"sp:\s?(?P<sp>{_H8})\s+end:\s?(?P<end>{_H8})(?:\s+offset:\s?(?P<off>[0-9a-fA-F]{{1,8}}))?"),
+    Spec("stack-begin", r">{0,3}\s?stack>>>"),
+    Spec("stack-end", r"<{2,3}\s?stack<{0,3}"),
+    Spec("row", rf"(?<![0-9a-fA-Fx])(?P<addr>{_H8}):\s{{1,3}}(?P<words>{_H8}(?:\s{{1,3}}{_H8}){{3}})(?![0-9a-fA-F:])(?:\s?<(?!<))?"),
+    Spec("alloc", rf"last failed alloc call:\s*(?P<caller>(?:0x)?{_H8})\((?P<size>\d{{1,9}})\)"),
+    Spec("alloc-caller", rf"last failed alloc caller:\s*(?P<caller>(?:0x)?{_H8})"),
+    Spec("hwdt-note", r"Cont stack is yielding|Caution, the stack is possibly corrupt"),
+)
+
+_GARBLED = re.compile(r"(?i:x\S{0,2}e\S{0,2}ti\S{0,2}n|exc\S{2,6})\s*\(?(\d{1,2})\)")
+
+
+def _begin(dump: Dump, framework: str) -> None:
+    dump.chip = "esp8266"
+    dump.framework = framework
+
+
+def fatal(dump: Dump, token: Token) -> str | None:
+    """`Fatal exception N(Name):`, `Fatal exception (N):`."""
+    if dump.kind is not None:
+        return SPLIT
+    _begin(dump, "nonos-sdk")
+    dump.kind = "exception"
+    dump.number = token.number("n") if token.groups.get("n") else token.number("n2")
+    name = token.groups.get("name")
+    dump.name = name or causes.XTENSA.get(dump.number if dump.number is not None else -1)
+    dump.strong = token.leads and token.ends
+    return None
+
+
+def exception(dump: Dump, token: Token) -> str | None:
+    """`Exception (N):`; after a soft watchdog (4) and stack smashing (5) it belongs to them."""
+    number = token.number("n")
+    if dump.kind in ("watchdog", "stack-smashing") and number in (4, 5) and not dump.registers and not dump.stacks:
+        dump.number, dump.name = number, causes.XTENSA.get(number or 0)
+        return None
+    loose = dump.kind == "exception" and dump.number is None and "loose" in dump.marks
+    if dump.kind is not None and not loose:
+        return SPLIT
+    _begin(dump, "arduino")
+    dump.kind = "exception"
+    dump.number = number
+    dump.name = causes.XTENSA.get(number if number is not None else -1)
+    if loose:
+        dump.strong = True
+    return None
+
+
+def register(dump: Dump, token: Token) -> str | None:
+    """`epc1=0x…` and its neighbours."""
+    name, value = token["reg"].lower(), int(token["v"], 16)
+    if name == "epc1" and "epc1" in dump.registers:
+        return SPLIT
+    if name not in dump.registers:
+        dump.registers[name] = value
+    if dump.kind is not None and dump.number is not None:
+        dump.strong = True
+    elif len(dump.registers) >= 3 and "leads" in dump.marks:
+        dump.strong = True
+    return None
+
+
+def loose_register(dump: Dump, token: Token) -> str | None:
+    """Registers whose header is lost or comes after them."""
+    if token["reg"].lower() != "epc1" or dump.kind is not None:
+        return DROP
+    _begin(dump, "")
+    dump.framework = "nonos-sdk" if token.text[token.end : token.end + 1] == "," else "arduino"
+    dump.kind = "exception"
+    dump.marks.add("loose")
+    if token.leads:
+        dump.marks.add("leads")
+    return register(dump, token)
+
+
+def garbled_header(dump: Dump, previous: str) -> None:
+    """A damaged header in the line before loose registers may still show its number."""
+    m = _GARBLED.search(previous)
+    if m is not None and dump.number is None:
+        dump.number = int(m[1])
+        dump.name = causes.XTENSA.get(dump.number)
+        dump.strong = True
+
+
+def _message_head(dump: Dump, token: Token, kind: str) -> str | None:
+    if dump.kind is not None or dump.has_body:
+        return SPLIT
+    _begin(dump, "arduino")
+    dump.kind = kind
+    dump.strong = dump.strong or (token.leads and token.ends) or bool(dump.marks & {"user", "cut"})
+    return None
+
+
+def soft_wdt(dump: Dump, token: Token) -> str | None:
+    """`Soft WDT reset`; a second one right after a stack of another context is the same event."""
+    if dump.kind == "watchdog" and dump.stacks and dump.stacks[-1].complete and "again" not in dump.marks:
+        dump.marks.add("again")
+        return "again"
+    result = _message_head(dump, token, "watchdog")
+    if result is None:
+        dump.say(token.text[token.start : token.end].strip())
+    return result
+
+
+def hard_wdt(dump: Dump, token: Token) -> str | None:
+    """`Hardware WDT reset`, printed by the core's hardware watchdog dump after the restart."""
+    result = _message_head(dump, token, "watchdog")
+    if result is None:
+        dump.say("Hardware WDT reset")
+    return result
+
+
+def panic_at(dump: Dump, token: Token) -> str | None:
+    """`Panic FILE:LINE FUNCTION[: Assertion '…' failed.]`."""
+    result = _message_head(dump, token, "assert" if token.groups.get("expr") else "panic")
+    if result is None:
+        dump.strong = True
+        func = token.groups.get("func")
+        dump.location = Location(file=token["file"], line=token.number("line"), function=func.strip(" :") if func else None)
+        dump.say(token.text[token.start : token.end])
+    return result
+
+
+def unhandled(dump: Dump, token: Token) -> str | None:
+    """`Unhandled C++ exception: OOM` is a failed `new`."""
+    name = token["name"].strip()
+    result = _message_head(dump, token, "out-of-memory" if name == "OOM" else "unhandled-exception")
+    if result is None:
+        dump.strong = True
+        dump.say(token.text[token.start : token.end])
+    return result
+
+
+def abort_called(dump: Dump, token: Token) -> str | None:
+    """`Abort called`."""
+    result = _message_head(dump, token, "abort")
+    if result is None:
+        dump.say("Abort called")
+    return result
+
+
+def smashing(dump: Dump, token: Token) -> str | None:
+    """`Stack smashing detected`, older cores with the address."""
+    result = _message_head(dump, token, "stack-smashing")
+    if result is None:
+        dump.say(token.text[token.start : token.end])
+        if token.groups.get("pc"):
+            dump.registers["pc"] = int(token["pc"], 16)
+    return result
+
+
+def overflow(dump: Dump, token: Token) -> str | None:
+    """`Stack overflow detected`."""
+    result = _message_head(dump, token, "stack-overflow")
+    if result is None:
+        dump.say("Stack overflow detected")
+    return result
+
+
+def generic(dump: Dump, token: Token) -> str | None:
+    """`Generic Reset`: weak by itself."""
+    if dump.kind is not None:
+        return SPLIT
+    _begin(dump, "arduino")
+    dump.kind = "panic"
+    dump.say("Generic Reset")
+    return None
+
+
+def prelude(dump: Dump, token: Token) -> str | None:
+    """`User exception` and the CUT HERE mark come before what happened; the mark also comes after it."""
+    if dump.kind is not None or dump.stacks:
+        return SPLIT
+    _begin(dump, "arduino")
+    dump.marks.add("user" if token.kind == "user-exception" else "cut")
+    return None
+
+
+def context(dump: Dump, token: Token) -> str | None:
+    """`ctx: cont`: before or after `>>>stack>>>`."""
+    name = token["ctx"]
+    if "again" in dump.marks:
+        dump.marks.discard("again")
+        if any(s.context == name for s in dump.stacks):
+            return SPLIT
+    block = dump.stacks[-1] if dump.stacks else None
+    if block is None or block.complete or block.context is not None or block.lines:
+        block = dump.new_stack()
+    block.context = name
+    return None
+
+
+def stack_pointer(dump: Dump, token: Token) -> str | None:
+    """`sp: … end: … offset: …`."""
+    block = dump.stacks[-1] if dump.stacks else None
+    if block is None or block.complete or block.sp is not None:
+        block = dump.new_stack()
+    block.sp, block.end = int(token["sp"], 16), int(token["end"], 16)
+    block.offset = token.number("off", 16)
+    return None
+
+
+def stack_begin(dump: Dump, token: Token) -> str | None:
+    """`>>>stack>>>`: alone it is a stack whose header is lost."""
+    if dump.kind is None and not dump.stacks and not dump.marks:
+        if not token.leads:
+            return DROP
+        _begin(dump, "arduino")
+    dump.marks.discard("again")
+    block = dump.stacks[-1] if dump.stacks else None
+    if block is None or block.complete or block.lines:
+        dump.new_stack()
+    dump.marks.add("stack")
+    return None
+
+
+def row(dump: Dump, token: Token) -> str | None:
+    """`H8:  w w w w`."""
+    dump.strong = True
+    dump.row(int(token["addr"], 16), (int(w, 16) for w in token["words"].split()))
+    return None
+
+
+def stack_end(dump: Dump, token: Token) -> str | None:
+    """`<<<stack<<<`."""
+    block = dump.stack()
+    block.complete = True
+    if dump.kind is not None or block.lines:
+        dump.strong = True
+    return None
+
+
+def alloc(dump: Dump, token: Token) -> str | None:
+    """`last failed alloc call: H8(N)`, `last failed alloc caller: 0xH8`."""
+    caller = int(token["caller"], 16)
+    size = token.number("size") if token.kind == "alloc" else None
+    if size is None and dump.alloc is not None:
+        size = dump.alloc.size
+    from espmon.events import Address
+
+    dump.alloc = FailedAlloc(caller=Address(caller), size=size)
+    if dump.kind is not None:
+        dump.strong = True
+    return None
+
+
+def last_mark(dump: Dump, token: Token) -> str | None:
+    """The CUT HERE mark after a dump ends it."""
+    return END if dump.stacks and (dump.stacks[-1].complete or dump.stacks[-1].lines) else None
+
+
+_HEADS = {
+    "fatal": fatal, "exception": exception, "soft-wdt": soft_wdt, "hard-wdt": hard_wdt, "panic-at": panic_at,
+    "unhandled": unhandled, "abort-called": abort_called, "smashing": smashing, "overflow": overflow, "generic": generic,
+}  # fmt: skip
+_ANY = "head regs stack after again"
+TABLE = {
+    **{k: r for kind, action in _HEADS.items() for k, r in rules("- prelude " + _ANY, kind, action, "head").items()},
+    **rules("- prelude", "user-exception cut-here", prelude, "prelude"),
+    **rules("head regs stack after again", "cut-here", last_mark, "head"),
+    **rules(_ANY, "user-exception", lambda d, t: SPLIT, "prelude"),
+    **rules("-", "epc", loose_register, "regs"),
+    **rules("prelude", "epc", loose_register, "regs"),
+    **rules("head regs after again", "epc", register, "regs"),
+    **rules("stack", "epc", lambda d, t: SPLIT, "regs"),
+    **rules("prelude " + _ANY, "ctx", context, "head"),
+    **rules("prelude " + _ANY, "sp", stack_pointer, "head"),
+    **rules("- prelude " + _ANY, "stack-begin", stack_begin, "stack"),
+    **rules("prelude " + _ANY, "stack-end", stack_end, "after"),
+    **rules("prelude " + _ANY, "alloc alloc-caller", alloc, "after"),
+    **rules("head regs stack after", "hwdt-note", None, "head"),
+    **rules("head regs stack after", "row", row, "stack"),
+}
+
+
+def _row_in_head(dump: Dump, token: Token) -> str | None:
+    # Rows belong to a dump only after its stack mark or its ctx/sp lines; elsewhere they are torn leftovers.
+    return row(dump, token) if dump.stacks or "stack" in dump.marks else None
+
+
+TABLE.update(rules("prelude head regs after again", "row", _row_in_head, "stack"))
+
+
+def complete(dump: Dump, reason: str) -> bool:
+    """Whole when its stack was closed, or, without a stack, when all registers were printed."""
+    if dump.stacks:
+        return all(s.complete for s in dump.stacks if s.lines) and dump.stacks[-1].complete
+    return {"epc1", "excvaddr", "depc"} <= set(dump.registers)
+
+
+FORMAT = Format(
+    name="esp8266",
+    tokens=TOKENS,
+    table=TABLE,
+    patience=6,
+    joins=frozenset({"epc", "row", "sp"}),
+    complete=complete,
+)

@@ -1,0 +1,201 @@
+"""What every ESP-IDF panic prints after its first line: registers, backtrace, stack memory, ELF hash, the end."""
+
+from __future__ import annotations
+
+import re
+
+from espmon.decode.dump import Dump
+from espmon.decode.formats.shape import DROP, END, Format, Rule, rules
+from espmon.decode.scan import Spec, Token
+
+_H8 = "[0-9a-fA-F]{8}"
+_NAMES = (
+    r"PC|PS|A1[0-5]|A\d|SAR|EXCCAUSE|EXCVADDR|LBEG|LEND|LCOUNT|EPC[1-7]|EPS[2-7]|EXCSAVE[1-7]|DEPC|THREADPTR|SCOMPARE1|"
+    r"ACCLO|ACCHI|BR|MEPC|RA|SP|GP|TP|T[0-6]|S0/FP|S1[01]|S\d|MSTATUS|MTVEC|MCAUSE|MTVAL|MHARTID|MSCRATCH|INTLEVEL|"
+    r"UEPC|USTATUS|UTVEC|UCAUSE|UTVAL"
+)
+REGISTER = rf"(?<![\w/])(?P<reg>{_NAMES})\s{{0,10}}:\s{{0,4}}(?:0x)?(?P<v>{_H8})(?![0-9a-zA-Z])"
+
+TOKENS = (
+    Spec("register-dump", r"(?:(?i:core)\s{1,4}(?P<core>\d)\s+)?(?i:register dump)\s?:"),
+    Spec("isr-context", r"(?:(?i:core)\s{1,4}(?P<core>\d)\s+)?was running in ISR context"),
+    Spec("reg", REGISTER),
+    Spec("stack-memory", r"(?<!\w)Stack memory:"),
+    Spec("memory-row", rf"(?<![0-9a-fA-Fx])(?P<addr>{_H8}): {{1,3}}(?P<words>0x{_H8}(?: {{1,3}}0x{_H8}){{7}})(?![0-9a-fA-F:])"),
+    Spec("memory-dump", rf"(?<!\w)Memory dump at 0x{_H8}:"),
+    Spec("backtrace-pcs", rf"(?i:b?acktrace)\s?:\s{{0,3}}(?P<pcs>0x{_H8}(?:[ ,]{{1,3}}0x{_H8}){{1,128}})(?![0-9a-fA-F:])"),
+    Spec("backtrace", r"(?i:b?acktrace)\s{0,2}:?\s{0,3}(?=0x[0-9a-fA-F]{4}|$)"),
+    Spec("pair", rf"0x(?P<pc>{_H8})\s?:\s?0x(?P<sp>{_H8})"),
+    Spec("corrupted", r"\|?<-\s?(?:CORRUPTED|CONTINUES)"),
+    Spec("elf-sha", r"ELF file SHA256:\s{0,4}(?P<sha>[0-9a-fA-F]{7,64})"),
+    Spec("panic-end", r"(?<!\w)Rebooting ?\.\.\.|CPU halted\.|Entering gdb stub now|Re-entered core dump"),
+)
+_REGISTERS = re.compile(REGISTER)
+_ROUGH_REGISTERS = 3
+_STRONG_REGISTERS = 8
+
+
+def begin_registers(dump: Dump, token: Token) -> str | None:
+    """`Core  N register dump:`; a second one is the other core's (interrupt watchdog)."""
+    core = token.number("core")
+    if set(dump.registers) - {"pc"} or (dump.registers and "abort-pc" not in dump.marks):
+        dump.into_other = True
+        dump.other_core = core
+    elif dump.core is None:
+        dump.core = core
+    dump.marks.add("dump")
+    return None
+
+
+def register(dump: Dump, token: Token) -> str | None:
+    """One `NAME    : 0xH8`."""
+    name, value = token["reg"].lower(), int(token["v"], 16)
+    if name == "pc" and "abort-pc" in dump.marks:
+        dump.marks.discard("abort-pc")
+        dump.registers.pop("pc", None)
+    if name in dump.registers and name in ("pc", "mepc") and not dump.into_other:
+        dump.into_other = True
+    target = dump.other_registers if dump.into_other else dump.registers
+    target.setdefault(name, value)
+    if len(dump.registers) >= _STRONG_REGISTERS or "dump" in dump.marks:
+        dump.strong = True
+    return None
+
+
+def rough_register(dump: Dump, token: Token) -> str | None:
+    """A row of registers whose header is lost: at least three of them in one line."""
+    if len(_REGISTERS.findall(token.text)) < _ROUGH_REGISTERS:
+        return DROP
+    dump.kind = "panic"
+    dump.framework = "esp-idf"
+    return register(dump, token)
+
+
+def begin_backtrace(dump: Dump, token: Token) -> str | None:
+    """`Backtrace:`, pairs follow."""
+    dump.new_backtrace()
+    return None
+
+
+def lone_backtrace(dump: Dump, token: Token) -> str | None:
+    """A backtrace whose crash isn't in the text; other systems print the word as well, so pairs must follow."""
+    if not token.leads:
+        return DROP
+    dump.kind = "panic"
+    dump.framework = "esp-idf"
+    dump.marks.add("lone")
+    return begin_backtrace(dump, token)
+
+
+def _plausible(pc: int, sp: int) -> bool:
+    return 0x40000000 <= (pc & 0x3FFFFFFF | 0x40000000) < 0x50000000 and (0x3F000000 <= sp < 0x41000000 or 0x4F000000 <= sp < 0x50000000)
+
+
+def pair(dump: Dump, token: Token) -> str | None:
+    """`0xPC:0xSP`."""
+    pc, sp = int(token["pc"], 16), int(token["sp"], 16)
+    dump.frame(pc, sp)
+    if "lone" in dump.marks and _plausible(pc, sp) and len(dump.backtraces[-1]) >= 2:
+        dump.strong = True
+    elif "lone" not in dump.marks and _plausible(pc, sp):
+        dump.strong = True
+    return None
+
+
+def backtrace_pcs(dump: Dump, token: Token) -> str | None:
+    """A backtrace without stack pointers (Mongoose OS)."""
+    if dump.kind is None:
+        return DROP
+    dump.new_backtrace()
+    for word in re.findall(_H8, token["pcs"].replace("0x", " ")):
+        dump.frame(int(word, 16), None)
+    dump.strong = True
+    return None
+
+
+def stack_memory(dump: Dump, token: Token) -> str | None:
+    """`Stack memory:`; rows of eight words follow (RISC-V)."""
+    if dump.kind is None:
+        if not token.leads:
+            return DROP
+        dump.kind = "panic"
+        dump.framework = "esp-idf"
+    block = dump.new_stack()
+    block.rv = True
+    if "sp" in dump.registers:
+        block.sp = dump.registers["sp"]
+    return None
+
+
+def memory_row(dump: Dump, token: Token) -> str | None:
+    """`H8: 0xw …`, eight words."""
+    if not dump.stacks:
+        stack_memory(dump, token)
+    dump.row(int(token["addr"], 16), (int(w, 16) for w in token["words"].split()))
+    dump.strong = True
+    return None
+
+
+def elf_sha(dump: Dump, token: Token) -> str | None:
+    """`ELF file SHA256:`, before or after the backtrace."""
+    if dump.elf_sha256 is None:
+        dump.elf_sha256 = token["sha"].lower()
+    if any(dump.backtraces) or dump.stacks:
+        dump.ended = True
+    return None
+
+
+def panic_end(dump: Dump, token: Token) -> str | None:
+    """`Rebooting...` and its kin end the dump."""
+    dump.ended = True
+    if dump.has_body or dump.elf_sha256 is not None:
+        dump.strong = True
+    return END
+
+
+STATES = "head regs bt stack tail"
+BODY: dict[tuple[str, str], Rule] = {
+    **rules(STATES, "register-dump", begin_registers, "regs"),
+    **rules(STATES, "isr-context", None, "regs"),
+    **rules("head regs", "reg", register, "regs"),
+    **rules("bt stack tail", "reg", register, "regs"),
+    **rules(STATES, "memory-dump corrupted", None, "head"),
+    **rules("bt", "corrupted", None, "tail"),
+    **rules(STATES, "backtrace", begin_backtrace, "bt"),
+    **rules(STATES, "backtrace-pcs", backtrace_pcs, "bt"),
+    **rules("bt", "pair", pair, "bt"),
+    **rules(STATES, "stack-memory", stack_memory, "stack"),
+    **rules("head regs stack", "memory-row", memory_row, "stack"),
+    **rules(STATES, "elf-sha", elf_sha, "tail"),
+    **rules(STATES, "panic-end", panic_end, "tail"),
+}
+
+
+def complete(dump: Dump, reason: str) -> bool:
+    """Whole when its end was printed, or when other text follows its backtrace or stack."""
+    if dump.cut:
+        return False
+    if dump.ended:
+        return True
+    return reason != "eof" and (any(dump.backtraces) or any(s.lines for s in dump.stacks))
+
+
+_FRAGMENT = {
+    **BODY,
+    **rules("-", "register-dump", lambda d, t: _fragment(d, t), "regs"),
+    **rules("-", "reg", rough_register, "regs"),
+    **rules("-", "backtrace", lone_backtrace, "bt"),
+    **rules("-", "stack-memory", stack_memory, "stack"),
+}
+
+
+def _fragment(dump: Dump, token: Token) -> str | None:
+    if not token.leads:
+        return DROP
+    dump.kind = "panic"
+    dump.framework = "esp-idf"
+    return begin_registers(dump, token)
+
+
+JOINS = frozenset({"reg", "pair", "memory-row"})
+FRAGMENT = Format(name="idf-fragment", tokens=TOKENS, table=_FRAGMENT, patience=10, joins=JOINS, complete=complete)

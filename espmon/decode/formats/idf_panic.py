@@ -1,0 +1,128 @@
+"""ESP-IDF and ESP8266 RTOS SDK: Guru Meditation panics, Xtensa and RISC-V."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+from espmon.decode import causes
+from espmon.decode.dump import Dump
+from espmon.decode.formats.idf_body import BODY, JOINS, STATES, complete
+from espmon.decode.formats.shape import SPLIT, Format, rules
+from espmon.decode.scan import Spec, Token
+
+_PANICED = r"(?i:pa?n?i?c?['`]\s?ed)"
+_REASON_END = r"(?:\)|(?=\s*\.? ?Exception was)|\s*$)"
+
+TOKENS = (
+    Spec(
+        "guru",
+        r"(?:\w{0,6}(?i:ru\s{1,3}meditation\s{1,3}error)\s?:?\s{0,3})?(?i:core)\s{0,4}(?P<core>\d)\s{0,3}"
+        rf"{_PANICED}\s{{0,3}}\((?P<reason>[^()\n]{{2,90}}?){_REASON_END}",
+    ),
+    Spec("guru", r"(?:\w{0,6}(?i:ru\s{1,3}))?(?i:meditation\s{1,3}error) of type (?P<reason>[\w /]{3,60}?)\s+occurred on core\s+(?P<core>\d)"),
+    Spec("guru", rf"\w{{0,6}}(?i:ru\s{{1,3}}meditation\s{{1,3}}error)\s?:?\s{{0,3}}(?i:core)\s{{0,4}}(?P<core>\d)\s{{0,3}}(?i:panic'ed)(?!\s{{0,3}}\()(?P<reason>)"),
+    Spec("guru", rf"(?<![\w])(?i:panic'ed)\s{{0,3}}\((?P<reason>[^()\n]{{2,90}}?){_REASON_END}(?P<core>)"),
+    Spec("debug-reason", r"Debug exception reason:\s*(?P<reason>[^\n(]{3,80}?(?:\([^()\n]{1,40}\))?)(?=\s*$|\s+Core|\s+Register)"),
+    Spec("detected-task", r'Detected in task "(?P<task>[^"\n]{1,40})"'),
+    Spec("stack-bounds", r"Stack pointer: 0x[0-9a-fA-F]{8}|Stack bounds: 0x[0-9a-fA-F]{8}"),
+    Spec("guru-garbled", r"^\W{0,4}G\w{0,3}\s?M?\w{3,10} E\w{0,4}:[^\n]{8,80}"),
+    Spec("panic-prelude", r"A fatal error occurred\. The crash dump printed below may be used to help"),
+)
+
+_REASONS = (
+    "IllegalInstruction", "InstructionFetchError", "LoadStoreError", "IntegerDivideByZero", "LoadStoreAlignment",
+    "InstrFetchProhibited", "LoadProhibited", "StoreProhibited", "Double exception", "Unhandled debug exception",
+    "Interrupt wdt timeout on CPU0", "Interrupt wdt timeout on CPU1",
+    "Cache disabled but cached memory region accessed", "Illegal instruction", "Load access fault", "Store access fault",
+)  # fmt: skip
+_WHOLE = "Guru Meditation Error: Core  0 panic'ed ("
+
+
+def _kind(reason: str) -> str:
+    low = reason.lower()
+    if "wdt" in low or "watchdog" in low:
+        return "watchdog"
+    if "cache" in low or "mmu entry" in low:
+        return "cache-error"
+    if low == "abort":
+        return "abort"
+    if "stack protection" in low or "stack canary" in low:
+        return "stack-overflow"
+    if causes.exception_number(reason) is not None:
+        return "exception"
+    return "panic"
+
+
+def guru(dump: Dump, token: Token) -> str | None:
+    """`Guru Meditation Error: Core  N panic'ed (REASON)`, also after `abort()`, an assertion or a heap report."""
+    if "guru" in dump.marks or dump.has_body:
+        return SPLIT
+    reason = " ".join(token["reason"].split()).rstrip(". ")
+    kind = _kind(reason)
+    dump.marks.add("guru")
+    dump.framework = dump.framework or "esp-idf"
+    dump.core = token.number("core") if token.groups.get("core") else dump.core
+    if dump.kind is None or dump.kind == kind or kind not in ("abort", "panic"):
+        dump.kind = kind
+    dump.number = causes.exception_number(reason)
+    if reason and kind != "abort":
+        dump.name = reason if dump.number is not None or kind == "panic" else None
+        dump.say(reason)
+    rest = re.sub(r"^\W*(?:Exception was unhandled)?\W*", "", token.rest, count=1)
+    follows = not rest or re.match(r"(?:Core|Register|Debug|Memory|Detected|Stack|PC|MEPC|Backtrace|Exception was)\b", rest)
+    dump.strong = dump.strong or (token.leads and bool(follows))
+    return None
+
+
+def garbled(dump: Dump, token: Token) -> str | None:
+    """A header in shreds: taken when it is still close enough to the real one; its registers are not trusted."""
+    text = token.text[token.start : token.end].strip()
+    head, _, tail = text.partition("(")
+    if difflib.SequenceMatcher(None, head, _WHOLE, autojunk=False).ratio() < 0.6 or dump.kind is not None:
+        return "DROP"
+    dump.kind = "panic"
+    dump.framework = "esp-idf"
+    best = max(_REASONS, key=lambda r: difflib.SequenceMatcher(None, tail, r, autojunk=False).ratio())
+    if tail and difflib.SequenceMatcher(None, tail, best, autojunk=False).ratio() > 0.6:
+        dump.kind = _kind(best)
+        dump.say(f"damaged text, probably: {best.rstrip('01') if 'CPU' in best else best}")
+    dump.strong = True
+    dump.cut = True
+    return None
+
+
+def debug_reason(dump: Dump, token: Token) -> str | None:
+    """`Debug exception reason:` names a stack canary and its task, a watchpoint or a breakpoint."""
+    reason = " ".join(token["reason"].split())
+    dump.say(reason)
+    if "anary" in reason:
+        dump.kind = "stack-overflow"
+        m = re.search(r"\(([^()]*)\)", reason)
+        if m:
+            dump.task = m[1].strip()
+    return None
+
+
+def detected_task(dump: Dump, token: Token) -> str | None:
+    """`Detected in task "NAME" at 0x…` (stack protection fault)."""
+    dump.task = token["task"]
+    return None
+
+
+FORMAT = Format(
+    name="idf-panic",
+    tokens=TOKENS,
+    table={
+        **BODY,
+        **rules("- " + STATES, "guru", guru, "head"),
+        **rules("-", "guru-garbled", garbled, "garbled"),
+        **rules("head regs", "debug-reason", debug_reason, "head"),
+        **rules("head regs", "detected-task", detected_task, "head"),
+        **rules("head regs", "stack-bounds", None, "head"),
+        **rules("garbled", "backtrace panic-end elf-sha", None, "garbled"),
+    },
+    patience=10,
+    joins=JOINS,
+    complete=complete,
+)

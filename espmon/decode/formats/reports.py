@@ -1,0 +1,294 @@
+"""Reports of an earlier reset or crash, printed by the next start: Arduino, ESPHome, Tasmota, ESPurna, NodeMCU, esp-link.
+
+They describe the past, so they become `reset` events, never crashes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from espmon.decode import causes, resets
+from espmon.decode.dump import Dump
+from espmon.decode.formats import esp8266
+from espmon.decode.formats.shape import DROP, END, SPLIT, Format, rules
+from espmon.decode.scan import Spec, Token
+from espmon.events import Address, BacktraceEntry, ExceptionCause, Reset
+
+if TYPE_CHECKING:
+    from espmon.decode.interpreter import Interpreter
+
+_H8 = "[0-9a-fA-F]{8}"
+
+# --- ESP.getResetInfo(): one line ---------------------------------------------------------------------------------
+
+RESET_INFO_TOKENS = (
+    Spec(
+        "reset-info",
+        r"Fatal exception: ?(?P<n>\d{1,3}) flag: ?(?P<flag>\d{1,3})(?: \((?P<text>[^)\n]{1,60})\))?"
+        rf"(?P<regs>(?:,? {{0,2}}(?:epc[1-3]|excvaddr|depc): ?0x{_H8}){{0,5}})",
+    ),
+    Spec("reset-reason", r"(?<!\w)(?i:reset reason|restart reason|last reset(?: reason)?|boot reason|reset cause)\s?[:=]\s{0,3}(?P<text>[A-Z0-9][^\n\"{}\[]{2,70}?)(?=\s*$|\s{2}|[\"\\])"),
+)
+
+
+def _exception(number: int | None) -> ExceptionCause | None:
+    return None if number is None else ExceptionCause(number=number, name=causes.XTENSA.get(number))
+
+
+def reset_info(facts: Interpreter, token: Token) -> None:
+    """`Fatal exception:N flag:M (text) epc1:0x… …`: N counts only when M says that there was a crash."""
+    number, flag = token.number("n"), token.number("flag")
+    regs = {k: Address(int(v, 16)) for k, v in re.findall(rf"(\w+): ?0x({_H8})", token["regs"])}
+    crashed = flag in (1, 2, 3, 252, 253, 254) or flag is None
+    facts.emit(
+        Reset,
+        token,
+        source="arduino",
+        reset=resets.rst_info(flag if flag is not None else 2, token.groups.get("text")),
+        exception=_exception(number) if crashed else None,
+        registers=regs,
+    )
+
+
+def reset_reason(facts: Interpreter, token: Token) -> None:
+    """`Reset reason: Software/System restart` and the like."""
+    text = token["text"].strip(" .'`*")
+    numbered = re.fullmatch(r"(\d{1,3})\s?[=:(]\s?(.+?)\)?", text)
+    source = "esp-link" if numbered else "arduino"
+    if "Tasmota" in facts.full or "RSL" in facts.full:
+        source = "tasmota"
+    elif "[debug" in facts.full or re.search(r"\]\[\w", facts.full):
+        source = "esphome"
+    is_8266 = facts.chip in (None, "esp8266")
+    reset = resets.rst_info(int(numbered[1]), numbered[2]) if numbered else resets.reason_text(text, esp8266=is_8266)
+    if reset.meaning is None and not re.search(r"(?i)reset|restart|watchdog|wdt|power|sleep|exception|panic|brown|software|external|deep", text):
+        return
+    facts.emit(Reset, token, source=source, reset=reset)
+
+
+RESET_INFO = Format(
+    name="reset-info", tokens=RESET_INFO_TOKENS, facts={"reset-info": reset_info, "reset-reason": reset_reason}
+)
+
+# --- NodeMCU: node.bootreason() in decimal ------------------------------------------------------------------------
+
+
+def boot_reason_call(dump: Dump, token: Token) -> str | None:
+    """`node.bootreason()` was typed: its numbers follow."""
+    dump.report = "nodemcu"
+    return None
+
+
+def boot_reason(dump: Dump, token: Token) -> str | None:
+    """`raw reason exccause epc1 epc2 epc3 excvaddr depc`."""
+    values = [int(v) for v in token["values"].split()]
+    if len(values) < 2 or values[1] > 6 or values[0] > 7:
+        return DROP
+    dump.strong = True
+    dump.reset = resets.rst_info(values[1])
+    if len(values) >= 8:
+        if values[1] in (1, 2, 3):
+            dump.number, dump.name = values[2], causes.XTENSA.get(values[2])
+        for name, value in zip(("epc1", "epc2", "epc3", "excvaddr", "depc"), values[3:8], strict=True):
+            dump.registers[name] = value & 0xFFFFFFFF
+    return END
+
+
+NODEMCU = Format(
+    name="nodemcu-bootreason",
+    tokens=(
+        Spec("bootreason-call", r"node\.bootreason\s?\(\)"),
+        Spec("bootreason", r"^\s{0,4}(?P<values>\d{1,10}(?:[\s,]{1,12}\d{1,10}){1,7})\s*$"),
+    ),
+    table={
+        **rules("-", "bootreason-call", boot_reason_call, "called"),
+        **rules("called", "bootreason", boot_reason, END),
+    },
+    patience=3,
+)
+
+# --- ESPurna: the crash kept in EEPROM ----------------------------------------------------------------------------
+
+
+def espurna_begin(dump: Dump, token: Token) -> str | None:
+    """`Latest crash was at N ms after boot`."""
+    dump.report = "espurna"
+    dump.chip = "esp8266"
+    dump.strong = True
+    return None
+
+
+def espurna_reason(dump: Dump, token: Token) -> str | None:
+    """`Reason of restart: N`."""
+    dump.reset = resets.rst_info(int(token["n"]))
+    return None
+
+
+def espurna_cause(dump: Dump, token: Token) -> str | None:
+    """`Exception cause: N`."""
+    dump.number = int(token["n"])
+    dump.name = causes.XTENSA.get(dump.number)
+    return None
+
+
+def espurna_sp(dump: Dump, token: Token) -> str | None:
+    """`sp=0x… end=0x… saved=0x…`."""
+    block = dump.new_stack()
+    block.sp, block.end = int(token["sp"], 16), int(token["end"], 16)
+    return None
+
+
+def _epc(dump: Dump, token: Token) -> str | None:
+    if token["reg"].lower() in dump.registers:
+        return SPLIT
+    dump.registers[token["reg"].lower()] = int(token["v"], 16)
+    return None
+
+
+ESPURNA = Format(
+    name="espurna-crash",
+    tokens=(
+        Spec("espurna-crash", r"(?i:latest crash was at) \d{1,12} ms after boot"),
+        Spec("espurna-reason", r"(?<!\w)Reason of restart: (?P<n>\d{1,3})"),
+        Spec("espurna-cause", r"(?<!\w)Exception cause: (?P<n>\d{1,3})"),
+        Spec("espurna-sp", rf"sp=0x(?P<sp>{_H8}) end=0x(?P<end>{_H8})(?: saved=0x[0-9a-fA-F]{{1,8}})?"),
+    ),
+    table={
+        **rules("- told", "espurna-crash", espurna_begin, "told"),
+        **rules("told", "espurna-reason", espurna_reason, "told"),
+        **rules("told", "espurna-cause", espurna_cause, "told"),
+        **rules("told", "espurna-sp", espurna_sp, "told"),
+        **rules("told", "epc", _epc, "told"),
+        **rules("told", "stack-begin", None, "told"),
+        **rules("told", "row", esp8266.row, "told"),
+        **rules("told", "stack-end", None, END),
+    },
+    patience=8,
+    joins=frozenset({"epc", "row"}),
+)
+
+# --- ESPHome: *** CRASH DETECTED ON PREVIOUS BOOT *** ------------------------------------------------------------
+
+
+def esphome_begin(dump: Dump, token: Token) -> str | None:
+    """The headline; repeated ones begin another report."""
+    dump.report = "esphome"
+    dump.strong = True
+    return None
+
+
+def esphome_reason(dump: Dump, token: Token) -> str | None:
+    """`Reason: Soft WDT - Level1Int (exccause=4)`, `Reason: Fault - StoreProhibited`, `Reason: Exception - NAME (exccause=N)`."""
+    text = token["text"].strip()
+    dump.say(text)
+    m = re.search(r"\(exccause=(\d+)\)", text)
+    head, _, tail = text.partition(" - ")
+    name = re.sub(r"\s*\(.*", "", tail).strip()
+    if m is not None:
+        dump.number, dump.name = int(m[1]), name or causes.XTENSA.get(int(m[1]))
+        dump.chip = "esp8266"
+    elif name:
+        dump.number, dump.name = causes.exception_number(name), name
+    code = {"hardware wdt": 1, "soft wdt": 3, "exception": 2}.get(head.strip().lower()) if m is not None else None
+    if code is not None:
+        dump.reset = resets.rst_info(code, head.strip())
+    else:
+        dump.reset = resets.ResetCause(name=head.strip(), meaning="the previous run crashed", abnormal=True)
+    return None
+
+
+def esphome_pc(dump: Dump, token: Token) -> str | None:
+    """`PC: 0xH8`: where it crashed."""
+    if "pc" in dump.registers:
+        return SPLIT
+    dump.registers["pc"] = int(token["v"], 16)
+    return None
+
+
+def esphome_bt(dump: Dump, token: Token) -> str | None:
+    """`BTn: 0xH8`: found on the stack, newest first."""
+    dump.frame(int(token["v"], 16), None)
+    return None
+
+
+def esphome_core(dump: Dump, token: Token) -> str | None:
+    """`Crashed core: N`."""
+    dump.core = int(token["n"])
+    return None
+
+
+ESPHOME = Format(
+    name="esphome-crash-report",
+    tokens=(
+        Spec("esphome-crash", r"\*{0,3}\s{0,2}CRASH DETECTED ON PREVIOUS BOOT\s{0,2}\*{0,3}"),
+        Spec("esphome-reason", r"(?<![\w ] )(?<!\w)Reason:\s{1,3}(?P<text>[A-Z][^\n]{2,80}?)(?=\s*$|\s{2,}PC:|\s+\[)"),
+        Spec("esphome-core", r"Crashed core:\s{1,3}(?P<n>\d)"),
+        Spec("esphome-bt", rf"(?<!\w)BT\d{{1,2}}:\s{{1,3}}0x(?P<v>{_H8})"),
+        Spec("short-pc", rf"(?<!\w)PC:\s{{1,3}}0x(?P<v>{_H8})(?!\s{{1,3}}PS)"),
+    ),
+    table={
+        **rules("- told", "esphome-crash", esphome_begin, "told"),
+        **rules("told", "esphome-reason", esphome_reason, "told"),
+        **rules("told", "esphome-core", esphome_core, "told"),
+        **rules("told", "short-pc", esphome_pc, "told"),
+        **rules("told", "esphome-bt", esphome_bt, "told"),
+    },
+    patience=8,
+)
+
+# --- Tasmota: RestartReason and StatusSTK in its JSON --------------------------------------------------------------
+
+
+def tasmota_text(facts: Interpreter, token: Token) -> None:
+    """`"RestartReason":"Software reset CPU"`."""
+    chip = facts.chip
+    is_8266 = chip == "esp8266" or (chip is None and re.search(r"/System|Exception|Hardware Watchdog", token["text"]) is not None)
+    facts.emit(Reset, token, source="tasmota", reset=resets.reason_text(token["text"], esp8266=is_8266))
+
+
+def tasmota_crash(facts: Interpreter, token: Token) -> None:
+    """`{"Exception":N,"Reason":"…","EPC":[…] or "…","EXCVADDR":"…","DEPC":"…","CallChain":[…]}`; hex without 0x."""
+    body = token["body"]
+    number = token.number("n")
+    registers: dict[str, Address] = {}
+    m = re.search(r'"EPC"\s?:\s?\[([^\]]*)\]', body)
+    if m is not None:
+        for i, value in enumerate(re.findall(_H8, m[1])[:3], 1):
+            registers[f"epc{i}"] = Address(int(value, 16))
+    else:
+        m = re.search(rf'"EPC"\s?:\s?"({_H8})"', body)
+        if m is not None:
+            registers["epc"] = Address(int(m[1], 16))
+    for key in ("EXCVADDR", "DEPC"):
+        m = re.search(rf'"{key}"\s?:\s?"({_H8})"', body)
+        if m is not None:
+            registers[key.lower()] = Address(int(m[1], 16))
+    m = re.search(r'"CallChain"\s?:\s?\[([^\]]*)', body)
+    chain = tuple(BacktraceEntry(pc=Address(int(v, 16))) for v in re.findall(_H8, m[1])) if m is not None else ()
+    m = re.search(r'"Reason"\s?:\s?"([^"]*)"', body)
+    reason = m[1] if m is not None else None
+    facts.emit(
+        Reset,
+        token,
+        source="tasmota",
+        reset=resets.ResetCause(
+            code=2 if "epc1" in registers else None, name=reason or "Exception", meaning="a fatal exception", abnormal=True
+        ),
+        exception=ExceptionCause(number=number, name=causes.XTENSA.get(number) if number is not None else reason),
+        registers=registers,
+        backtraces=(chain,) if chain else (),
+        message=reason,
+    )
+
+
+TASMOTA = Format(
+    name="tasmota-restart",
+    tokens=(
+        Spec("tasmota-text", r'\\?"RestartReason\\?"\s?:\s?\\?"(?P<text>[^"\\\n]{2,80})'),
+        Spec("tasmota-crash", r'"(?:RestartReason|StatusSTK)"\s?:\s?\{\s?"Exception"\s?:\s?(?P<n>\d{1,3})\s?,(?P<body>[^{}\n]{0,2000})\}?'),
+    ),
+    facts={"tasmota-text": tasmota_text, "tasmota-crash": tasmota_crash},
+)
+
+FORMATS = (RESET_INFO, NODEMCU, ESPURNA, ESPHOME, TASMOTA)

@@ -1,0 +1,184 @@
+"""Boot ROM banners of all chips, and what the ROM and the boot loaders say when they can't start the firmware."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from espmon.decode import causes, resets
+from espmon.decode.formats.shape import Format
+from espmon.decode.scan import Spec, Token
+from espmon.events import Brownout, DownloadMode, FlashError
+
+if TYPE_CHECKING:
+    from espmon.decode.interpreter import Interpreter
+
+_MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+
+TOKENS = (
+    Spec(
+        "boot-8266",
+        r"(?:\S{0,6}ts {1,3}(?P<date>Jan {1,3}8 2013)\s{0,2}[,.]?\s{0,3})?\W{0,3}r?st,? {0,2}cause ?: ?(?P<cause>\d{1,2})\W{1,4}boot mode ?: ?\(? ?(?P<x>\d{1,2}) ?[, .] ?(?P<y>\d{1,2})\)?",
+    ),
+    Spec("boot-8266", r"(?<!\w)\S{0,3}oot mode ?: ?\((?P<x>\d{1,2}) ?, ?(?P<y>\d{1,2})\)(?P<cause>)(?P<date>)"),
+    Spec(
+        "boot-32",
+        r"r?st ?: ?(?P<code>[0-9a-zA-Z?]{1,5}) {0,2}\(? ?(?P<name>[A-Z][A-Z0-9_?]{2,40})\)? ?[,.; ]{0,3}\**b?oot ?: ?(?P<raw>0x[0-9a-fA-F]{1,4})\**(?: {0,2}\((?P<mode>[A-Za-z0-9_?/]{2,60}(?:\([A-Za-z0-9_/?.]{0,60}\)?)?)\)?)?",
+    ),
+    Spec("boot-32-cut", r"(?<!\w)rst:(?P<code>0x[0-9a-fA-F]{1,2}) \((?P<name>[A-Z][A-Z0-9_]{2,40})\)(?:,b?o?o?t?:?(?:0x)?)?(?=\s*$)"),
+    Spec("rom-32", r"-ROM:(?P<rom>esp[0-9a-z]{2,8}(?:-[0-9a-z]{1,12})?-\d{8})"),
+    Spec("rom-date", rf"\S{{0,3}}(?:ets|\?ts|ts)\W{{1,4}}(?P<date>(?:{_MONTHS}) {{1,2}}\d{{1,2}} 20\d\d \d\d:\d\d:\d\d)"),
+    Spec("build", rf"Build:(?:{_MONTHS}) {{1,2}}\d{{1,2}} 20\d\d"),
+    Spec("saved-pc", r"(?:Core\d )?Saved PC ?: ?(?P<pc>0x[0-9a-fA-F]{8})"),
+    Spec("spi-line", r"SPIWP:0x[0-9a-fA-F]{1,2}|(?:SPI )?mode:\w{3,8}, clock div:\d+"),
+    Spec("load-32", r"load:(?P<addr>0x[0-9a-fA-F]{8}),len:(?P<len>(?:0x)?[0-9a-fA-F]{1,10})"),
+    Spec("brownout", r"(?i:brownout detector was triggered)"),
+    Spec("waiting-download", r"(?i:waiting for download)"),
+    Spec("waiting-host", r"(?i:waiting for host)"),
+    Spec("invalid-header", r"(?i:nvalid header) ?: ?(?P<v>0x[0-9a-fA-F]{8})(?![0-9a-fA-F])"),
+    Spec("flash-read", r"(?i:flash read err),? ?(?P<n>\w{0,6})"),
+    Spec("csum-err", r"csum err(?: ?: ?0x[0-9a-fA-F]{1,2} ?!= ?0x[0-9a-fA-F]{1,2})?"),
+    Spec("ets-main", r"(?<![\w\"/])ets_main\.c(?: {1,2}(?P<n>\d{1,4}))?"),
+    Spec("ets-assert", r'assertion "[^"\n]{1,120}" failed: file "ets_main\.c", line \d+(?:, function: \w+)?'),
+    Spec("secure-boot", r"(?i:secure boot) (?:verification failed|check failed)|No signature block magic byte found|Signature verification failed|(?i:sig block 0 invalid)"),
+    Spec("sha-mismatch", r"SHA-256 comparison failed"),
+    Spec("basic", r"Falling back to built-in command interpreter"),
+    Spec("rf-cal", r"rf_cal\[\d\] ?!= ?0x[0-9a-fA-F]{1,2},? ?is ?0x[0-9a-fA-F]{1,2}|rf_cal_sec\b[^\n]{0,20}(?:err|fail)[^\n]{0,40}"),
+    Spec(
+        "loader-error",
+        r"No bootable app partitions[^\n]{0,60}|(?:Factory|Test|OTA) app partition[^\n]{0,20} is not bootable|Failed to (?:verify|load) partition table"
+        r"|partition \d+ invalid magic number 0x[0-9a-fA-F]+|[Ii]mage at 0x[0-9a-fA-F]+ has invalid magic byte[^\n]{0,60}|invalid segment length 0x[0-9a-fA-F]+"
+        r"|no good rom available|Rom \d is bad|(?:This chip is|image requires chip rev|Image requires efuse)[^\n]{0,90}revision?[^\n]{0,80}",
+    ),
+)
+
+
+def boot_8266(facts: Interpreter, token: Token) -> None:
+    """` ets Jan  8 2013,rst cause:N, boot mode:(X,Y)`."""
+    cause = token.groups.get("cause")
+    x, y = int(token["x"]), int(token["y"])
+    if x > 7 or y > 7 or (cause and int(cause) > 9):
+        return
+    mode = resets.boot_mode_8266(x, y)
+    reset = resets.rom_8266(int(cause)) if cause else None
+    date = token.groups.get("date") or None
+    facts.boot(token, chip="esp8266", rom=date, reset=reset, mode=mode)
+    if mode.download:
+        meaning, remedies = causes.DOWNLOAD
+        facts.emit(DownloadMode, token, message=f"boot mode:({mode.raw})", meaning=meaning, remedies=remedies)
+
+
+def rom_line(facts: Interpreter, token: Token) -> None:
+    """`ESP-ROM:…` or `ets Jun  8 2016 00:22:57`: a boot begins, its reset line follows."""
+    rom = token.groups.get("rom") or token["date"]
+    chip = resets.chip_of_rom(rom) if token.groups.get("rom") else "esp32"
+    facts.rom(token, chip=chip, rom=rom)
+
+
+def boot_32(facts: Interpreter, token: Token) -> None:
+    """`rst:0xN (NAME),boot:0xN (MODE)`; a damaged number is read from the name."""
+    name = token["name"].strip("?")
+    chip = facts.rom_chip
+    raw = token.groups.get("raw")
+    known = resets.known_name(name)
+    printed = re.fullmatch(r"0?x?([0-9a-fA-F]{1,2})", token["code"])
+    code = int(printed[1], 16) if printed and token["code"].startswith("0x") else None
+    if known and (code is None or not any(t.get(code) == name for t in resets.NAMES.values())):
+        code = resets.code_of(name, chip) if resets.code_of(name, chip) is not None else code
+    if code is None and not known:
+        return
+    if chip is None:
+        chip = resets.chip_of(code, name, raw or "")
+    mode = resets.boot_mode_32(raw, token.groups.get("mode")) if raw else None
+    reset = resets.rom_32(code, name, chip)
+    facts.boot(token, chip=chip, rom=None, reset=reset, mode=mode)
+    if name and re.search(r"BROWN_?OUT|_BOD_", name):
+        meaning, remedies = causes.BROWNOUT
+        facts.once("brownout", Brownout, token, message=name, meaning=meaning, remedies=remedies)
+
+
+def boot_32_cut(facts: Interpreter, token: Token) -> None:
+    """The reset line was cut before its boot mode: only right behind the ROM's own line, or at a line's start."""
+    if facts.rom_chip is not None or token.leads:
+        boot_32(facts, token)
+
+
+def saved_pc(facts: Interpreter, token: Token) -> None:
+    """`Saved PC:0x…`: where the CPU was when the reset came."""
+    facts.saved_pc(int(token["pc"], 16))
+
+
+def brownout(facts: Interpreter, token: Token) -> None:
+    """`Brownout detector was triggered`."""
+    if not token.leads:
+        return
+    meaning, remedies = causes.BROWNOUT
+    facts.failure("brownout", token)
+    facts.once("brownout", Brownout, token, message="Brownout detector was triggered", meaning=meaning, remedies=remedies)
+
+
+def waiting_download(facts: Interpreter, token: Token) -> None:
+    """`waiting for download`: the ROM says so on a line of its own."""
+    if not (token.leads and token.ends) and not facts.in_banner:
+        return
+    meaning, remedies = causes.DOWNLOAD
+    facts.failure("download-mode", token)
+    facts.once("download", DownloadMode, token, message="waiting for download", meaning=meaning, remedies=remedies)
+
+
+def _flash(facts: Interpreter, token: Token, message: str | None = None) -> None:
+    message = " ".join((message or token.text[token.start : token.end]).split())
+    meaning, remedies = causes.flash_error(message)
+    facts.failure("flash-error: " + message, token)
+    facts.once("flash " + message, FlashError, token, message=message, meaning=meaning, remedies=remedies)
+
+
+def flash_error(facts: Interpreter, token: Token) -> None:
+    """A message that only ROMs and boot loaders print."""
+    _flash(facts, token)
+
+
+def invalid_header(facts: Interpreter, token: Token) -> None:
+    """`invalid header: 0x…`, repeated until a watchdog ends it."""
+    _flash(facts, token, f"invalid header: {token['v'].lower()}")
+
+
+def in_context(facts: Interpreter, token: Token) -> None:
+    """Words that mean something only during a boot: `ets_main.c`, `waiting for host`, `csum err`."""
+    if token.kind == "csum-err":
+        if token.leads or facts.in_banner:
+            _flash(facts, token)
+    elif token.kind == "waiting-host":
+        if facts.in_banner or (token.leads and token.ends):
+            _flash(facts, token)
+    elif facts.in_banner or (token.leads and token.ends and token.groups.get("n")):
+        if facts.already("flash"):
+            facts.failure("ets_main", token)
+        else:
+            _flash(facts, token)
+
+
+def load_32(facts: Interpreter, token: Token) -> None:
+    """`load:0x…,len:N`: no image has segments of more than 16 MiB."""
+    text = token["len"]
+    length = int(text, 16) if text.startswith("0x") else (int(text) if text.isdigit() else 0)
+    if length > 0x1000000:
+        _flash(facts, token)
+
+
+def nothing(facts: Interpreter, token: Token) -> None:
+    """Known text without a fact of its own."""
+
+
+FORMAT = Format(
+    name="rom",
+    tokens=TOKENS,
+    facts={
+        "boot-8266": boot_8266, "boot-32": boot_32, "boot-32-cut": boot_32_cut, "rom-32": rom_line, "rom-date": rom_line,
+        "build": nothing, "spi-line": nothing, "saved-pc": saved_pc, "load-32": load_32, "brownout": brownout,
+        "waiting-download": waiting_download, "waiting-host": in_context, "invalid-header": invalid_header,
+        "flash-read": flash_error, "csum-err": in_context, "ets-main": in_context, "ets-assert": flash_error,
+        "secure-boot": flash_error, "sha-mismatch": flash_error, "basic": flash_error, "rf-cal": flash_error,
+        "loader-error": flash_error,
+    },
+)  # fmt: skip

@@ -1,0 +1,451 @@
+"""From tokens to facts: one open dump, one boot under way, and what the runs between boots had in common.
+
+The interpreter sees the lines that may matter, in order; the decoder skips the others. All its state is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from espmon.decode import causes
+from espmon.decode.dump import Dump, to_crash, to_reset
+from espmon.decode.formats import DROP, END, FORMATS, IDLE, SPLIT, Format, Rule
+from espmon.decode.formats import esp8266 as esp8266_format
+from espmon.decode.lines import DECODED, clean, peel
+from espmon.decode.scan import Lexer, Token
+from espmon.events import (
+    Address,
+    Boot,
+    BootLoop,
+    BootMode,
+    CoreDump,
+    DecoderFault,
+    Event,
+    LimitReached,
+    ResetCause,
+)
+
+# A boot banner and the ROM's and loaders' lines after it: what is ambiguous elsewhere counts inside this many lines.
+_BANNER_LINES = 40
+# Lines between the ROM's own line and its reset line (mail quotes put empty ones between).
+_ROM_LINES = 10
+# The same message again within this many lines is the same event.
+_SAME_LINES = 50
+# A run with more lines, or one that lasted longer, was healthy before it failed: no boot loop.
+_HEALTHY_LINES = 400
+_HEALTHY_SECONDS = 120.0
+_MAX_SEEN = 256
+_CARRY = 40
+_CORE_DUMP_FOREIGN = 4
+
+_LEXER = Lexer(spec for fmt in FORMATS for spec in fmt.tokens)
+_STARTERS: dict[str, list[tuple[Format, Rule]]] = {}
+_FACTS: dict[str, tuple[Format, Callable[[Any, Token], None]]] = {}
+for _format in FORMATS:
+    for (_state, _kind), _rule in _format.table.items():
+        if _state == IDLE:
+            _STARTERS.setdefault(_kind, []).append((_format, _rule))
+    for _kind, _action in _format.facts.items():
+        _FACTS[_kind] = (_format, _action)
+_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/= ")
+
+
+@dataclass(slots=True)
+class _Banner:
+    """A boot whose lines are still coming."""
+
+    line: int
+    end_line: int
+    at: float | None
+    chip: str | None
+    rom: str | None
+    reset: ResetCause | None = None
+    mode: BootMode | None = None
+    saved_pc: list[Address] = field(default_factory=list)
+    blank: int = 0
+
+
+class Interpreter:
+    """Consumes lines, collects events in :attr:`out`."""
+
+    def __init__(self, *, file: str | None, port: str | None, chip: str | None) -> None:
+        self.out: list[Event] = []
+        self.chip = chip
+        self.full = ""
+        self._file = file
+        self._port = port
+        self._dump: Dump | None = None
+        self._carry = ""
+        self._banner: _Banner | None = None
+        self.boots = 0
+        self._line = 0
+        self._at: float | None = None
+        self._banner_line = -_BANNER_LINES
+        self._seen: dict[str, int] = {}
+        self._core_dump: tuple[int, float | None, str] | None = None
+        self._core_foreign = 0
+        self._previous = b""
+        # boot loop: the failure of this run and of the one before, where and when this run began
+        self._failed: str | None = None
+        self._failed_before: str | None = None
+        self._alike = 1
+        self._run_line = 0
+        self._run_at: float | None = None
+        self._period: float | None = None
+
+    # --- what the decoder asks -------------------------------------------------------------------------------------
+
+    @property
+    def engaged(self) -> bool:
+        """True while lines without any mark of their own matter."""
+        return self._dump is not None or self._banner is not None or self._core_dump is not None
+
+    def line(self, raw: bytes, number: int, at: float | None, previous: bytes) -> None:
+        """One line (without its newline); `previous` is the line before it, for damaged headers."""
+        self._line, self._at, self._previous = number, at, previous
+        try:
+            text = clean(raw)
+        except Exception as error:  # noqa: BLE001 - the guard around our own bugs: the stream goes on
+            self._fault("lines", error)
+            return
+        self.full = text
+        if "\r" in text or "\\n" in text:
+            for part in text.replace("\\r\\n", "\r").replace("\\n", "\r" if text.count("\\n") > 2 else "\\n").split("\r"):
+                self._part(part)
+        else:
+            self._part(text)
+
+    def finish(self, reason: str) -> None:
+        """Closes what is open: at the end of the text (``eof``) or when a board fell silent (``deadline``)."""
+        self._close_dump(reason)
+        self._flush_banner()
+        self._close_core_dump(complete=False)
+
+    # --- lines -----------------------------------------------------------------------------------------------------
+
+    def _part(self, text: str) -> None:
+        text = peel(text)
+        blank = not text.strip()
+        tokens: list[Token] = []
+        if not blank:
+            try:
+                tokens = self._tokens(text)
+            except Exception as error:  # noqa: BLE001 - guard
+                self._fault("lexer", error)
+        banner = self._banner
+        if banner is not None and not blank:
+            if any(t.kind == "saved-pc" for t in tokens):
+                pass
+            elif banner.reset is not None:
+                if not DECODED.match(text):
+                    self._flush_banner()
+            else:
+                banner.blank += 1
+                if banner.blank > _ROM_LINES:
+                    self._flush_banner()
+        before = self._dump
+        used = False
+        for token in tokens:
+            used = self._token(token) or used
+        if self._core_dump is not None and not blank and not tokens:
+            self._core_dump_line(text)
+        dump = self._dump
+        if dump is None:
+            self._carry = ""
+            return
+        if used:
+            dump.foreign = 0
+            dump.end_line = max(dump.end_line, self._line)
+            last = max((t.end for t in tokens), default=0)
+            rest = text[last:]
+            self._carry = rest if 0 < len(rest.strip()) <= _CARRY and dump.format.joins else ""
+        elif dump is before and not blank and not DECODED.match(text):
+            self._carry = ""
+            dump.foreign += 1
+            if dump.foreign > (dump.format.patience if dump.strong else min(4, dump.format.patience)):
+                self._close_dump("foreign")
+
+    def _tokens(self, text: str) -> list[Token]:
+        dump = self._dump
+        if self._carry and dump is not None:
+            carry, self._carry = self._carry, ""
+            joined = list(_LEXER.scan(carry + text, self._line))
+            if joined and joined[0].kind in dump.format.joins and joined[0].start < len(carry) < joined[0].end:
+                return joined
+        return list(_LEXER.scan(text, self._line))
+
+    def _token(self, token: Token) -> bool:
+        fact = _FACTS.get(token.kind)
+        if fact is not None:
+            fmt, act = fact
+            try:
+                act(self, token)
+            except Exception as error:  # noqa: BLE001 - guard
+                self._fault(fmt.name, error)
+            dump = self._dump
+            if dump is not None:
+                dump.foreign = max(0, dump.foreign - 1)
+            return False
+        dump = self._dump
+        if dump is not None:
+            rule = dump.format.table.get((dump.state, token.kind))
+            if rule is not None:
+                result = self._apply(dump, rule, token)
+                if result == DROP:
+                    return False
+                if result != SPLIT:
+                    if result == END:
+                        dump.end_line = token.line
+                        self._close_dump("end")
+                    else:
+                        dump.state = result
+                    return True
+        return self._start(token)
+
+    def _start(self, token: Token) -> bool:
+        for fmt, rule in _STARTERS.get(token.kind, ()):
+            dump = Dump(format=fmt, state=IDLE, line=token.line, end_line=token.line, at=self._at, boot=self.boots)
+            result = self._apply(dump, rule, token)
+            if result in (DROP, SPLIT):
+                continue
+            if self._dump is not None:
+                self._close_dump("new")
+            self._flush_banner()
+            dump.boot = self.boots
+            dump.state = result
+            self._dump = dump
+            if fmt is esp8266_format.FORMAT and token.kind == "epc":
+                esp8266_format.garbled_header(dump, clean(self._previous))
+            if result == END:
+                self._close_dump("end")
+            return True
+        return False
+
+    def _apply(self, dump: Dump, rule: Rule, token: Token) -> str:
+        try:
+            result = rule.action(dump, token) if rule.action is not None else None
+        except Exception as error:  # noqa: BLE001 - guard
+            self._fault(dump.format.name, error)
+            return DROP
+        return result or rule.to
+
+    def _fault(self, name: str, error: Exception) -> None:
+        self._dump = None
+        self._carry = ""
+        self.out.append(
+            DecoderFault(
+                file=self._file,
+                port=self._port,
+                line=self._line,
+                end_line=self._line,
+                at=self._at,
+                boot=self.boots,
+                format=name,
+                error=f"{type(error).__name__}: {error}"[:300],
+            )
+        )
+
+    # --- dumps -----------------------------------------------------------------------------------------------------
+
+    def _close_dump(self, reason: str, chip: str | None = None) -> None:
+        dump, self._dump, self._carry = self._dump, None, ""
+        if dump is None:
+            return
+        try:
+            self._emit_dump(dump, reason, chip)
+        except Exception as error:  # noqa: BLE001 - guard
+            self._fault(dump.format.name, error)
+
+    def _emit_dump(self, dump: Dump, reason: str, chip: str | None) -> None:
+        if dump.limit is not None:
+            self.out.append(LimitReached(**self._where(dump.line, dump.end_line, dump.at), what=dump.limit))
+        if reason in ("banner", "end") and dump.kind in ("assert", "stack-smashing") and dump.message:
+            dump.strong = True
+        if not dump.strong or dump.kind == "terminate":
+            return
+        if dump.report is not None:
+            self.out.append(to_reset(dump, file=self._file, port=self._port))
+            return
+        self._settle_chip(dump, chip)
+        complete = dump.format.complete(dump, reason) if dump.format.complete is not None else dump.ended
+        crash = to_crash(dump, file=self._file, port=self._port, complete=complete and not dump.cut)
+        self.out.append(crash)
+        place = crash.registers.get("epc1", crash.registers.get("pc", crash.registers.get("mepc")))
+        if place is None and crash.backtraces:
+            place = crash.backtraces[0][0].pc
+        number = crash.exception.number if crash.exception else None
+        self._failure(f"crash: {crash.kind}{'' if number is None else f' {number}'}{f' at {place}' if place else ''}", dump.end_line, dump.at)
+
+    def _settle_chip(self, dump: Dump, chip: str | None) -> None:
+        known = chip or self.chip
+        if dump.chip is None:
+            # The RTOS SDK of the ESP8266 prints ESP32-like registers, but neither EXCVADDR nor the loop registers.
+            if "exccause" in dump.registers and "sar" in dump.registers and not {"excvaddr", "lbeg"} & set(dump.registers):
+                if known in (None, "esp8266"):
+                    dump.chip = "esp8266"
+            else:
+                dump.chip = known
+        if dump.chip is None and dump.framework == "esp-idf":
+            pcs = [pc for frames in dump.backtraces for pc, _ in frames] + [v for k, v in dump.registers.items() if k == "pc"]
+            sps = [sp for frames in dump.backtraces for _, sp in frames if sp is not None]
+            if "mepc" not in dump.registers and sps and all(0x3FFA0000 <= sp < 0x40000000 for sp in sps[:1]):
+                if any(0x400D0000 <= pc < 0x40400000 for pc in pcs) and not any(0x42000000 <= pc < 0x44000000 for pc in pcs):
+                    dump.chip = "esp32"
+        if dump.chip == "esp8266" and dump.framework == "esp-idf":
+            dump.framework = "rtos-sdk"
+
+    def _where(self, line: int, end_line: int, at: float | None) -> dict[str, Any]:
+        return {"file": self._file, "port": self._port, "line": line, "end_line": end_line, "at": at, "boot": self.boots}
+
+    # --- facts, called by formats -----------------------------------------------------------------------------------
+
+    def emit(self, event: type[Event], token: Token, **facts: Any) -> None:
+        """One event that stands on the token's line."""
+        if self._banner is not None and self._banner.reset is not None:
+            self._flush_banner()
+        self.out.append(event(**self._where(token.line, token.line, self._at), **facts))
+
+    def once(self, key: str, event: type[Event], token: Token, **facts: Any) -> None:
+        """The same, but not again while the same message repeats."""
+        last = self._seen.get(key)
+        if len(self._seen) >= _MAX_SEEN:
+            self._seen.clear()
+        self._seen[key] = self._line
+        if last is None or self._line - last > _SAME_LINES:
+            self.emit(event, token, **facts)
+
+    def already(self, prefix: str) -> bool:
+        """True when a message with this key prefix was stated in the present boot."""
+        return any(key.startswith(prefix) for key in self._seen)
+
+    @property
+    def in_banner(self) -> bool:
+        """True within the lines that a ROM or boot loader prints after a reset."""
+        return self._line - self._banner_line <= _BANNER_LINES
+
+    @property
+    def rom_chip(self) -> str | None:
+        """The chip whose ROM line was just read, or the chip known before."""
+        if self._banner is not None and self._banner.reset is None and self._banner.chip is not None:
+            return self._banner.chip
+        return self.chip
+
+    def rom(self, token: Token, *, chip: str | None, rom: str) -> None:
+        """The ROM's own line begins a boot."""
+        self._close_dump("banner", chip)
+        self._flush_banner()
+        self._banner = _Banner(line=token.line, end_line=token.line, at=self._at, chip=chip, rom=rom)
+        self._banner_line = token.line
+
+    def boot(self, token: Token, *, chip: str | None, rom: str | None, reset: ResetCause | None, mode: BootMode | None) -> None:
+        """The reset line of a boot; the ROM's own line may stand before it."""
+        banner = self._banner
+        if banner is None or banner.reset is not None or banner.mode is not None:
+            self._close_dump("banner", chip)
+            self._flush_banner()
+            banner = _Banner(line=token.line, end_line=token.line, at=self._at, chip=chip, rom=rom)
+            self._banner = banner
+        banner.end_line = token.line
+        banner.chip = chip or banner.chip
+        banner.rom = rom or banner.rom
+        banner.reset, banner.mode = reset, mode
+        self._banner_line = token.line
+        if banner.chip in ("esp8266", "esp32"):
+            self._flush_banner()  # their ROMs print no saved PC
+
+    def saved_pc(self, pc: int) -> None:
+        """`Saved PC` of the boot under way."""
+        if self._banner is not None and len(self._banner.saved_pc) < 4:
+            self._banner.saved_pc.append(Address(pc))
+            self._banner.end_line = self._line
+
+    def _flush_banner(self) -> None:
+        banner, self._banner = self._banner, None
+        if banner is None:
+            return
+        self._close_core_dump(complete=False)
+        boot = Boot(
+            **self._where(banner.line, banner.end_line, banner.at),
+            chip=banner.chip,
+            rom=banner.rom,
+            reset=banner.reset,
+            boot_mode=banner.mode,
+            saved_pc=tuple(banner.saved_pc),
+        )
+        self.out.append(boot)
+        self.boots += 1
+        if banner.chip is not None:
+            self.chip = banner.chip
+        self._seen.clear()
+        self._next_run(boot)
+
+    def begin_core_dump(self, token: Token, kind: str) -> None:
+        """`CORE DUMP START`."""
+        self._close_core_dump(complete=False)
+        self._core_dump = (token.line, self._at, kind)
+        self._core_foreign = 0
+
+    def end_core_dump(self, token: Token) -> None:
+        """`CORE DUMP END`; an end without a start is a dump whose beginning is lost."""
+        if self._core_dump is None:
+            self.emit(CoreDump, token, format="base64", complete=False)
+        else:
+            self._close_core_dump(complete=True)
+
+    def _core_dump_line(self, text: str) -> None:
+        if self._core_dump is not None and self._core_dump[2] == "base64" and not _BASE64.issuperset(text.strip("`>- ")):
+            self._core_foreign += 1
+            if self._core_foreign > _CORE_DUMP_FOREIGN:
+                self._close_core_dump(complete=False)
+
+    def _close_core_dump(self, *, complete: bool) -> None:
+        if self._core_dump is None:
+            return
+        (line, at, kind), self._core_dump = self._core_dump, None
+        self.out.append(CoreDump(**self._where(line, max(line, self._line), at), format=kind, complete=complete))
+
+    # --- boot loops -------------------------------------------------------------------------------------------------
+
+    def failure(self, signature: str, token: Token) -> None:
+        """This run failed in a way of its own."""
+        self._failure(signature, token.line, self._at)
+
+    def _failure(self, signature: str, line: int, at: float | None) -> None:
+        if self._failed is not None:
+            return
+        if self._banner is not None and self._banner.reset is not None:
+            self._flush_banner()
+        self._failed = signature
+        healthy = line - self._run_line > _HEALTHY_LINES
+        if at is not None and self._run_at is not None and at - self._run_at > _HEALTHY_SECONDS:
+            healthy = True
+        if healthy or signature != self._failed_before:
+            self._alike = 1
+            return
+        self._alike += 1
+        remedies = (
+            "Look at the failure that repeats; espmon can write a known-good image back when it is told to.",
+            *causes.BROWNOUT[1][:1],
+        )
+        self.out.append(
+            BootLoop(
+                **self._where(line, max(line, self._line), at),
+                boots=self._alike,
+                period_s=self._period,
+                cause=signature,
+                remedies=remedies,
+            )
+        )
+
+    def _next_run(self, boot: Boot) -> None:
+        if self._failed is None and boot.reset is not None and boot.reset.abnormal:
+            self._failure(f"reset: {boot.reset.name or boot.reset.code}", boot.line or 0, boot.at)
+        if self._failed is None:
+            self._alike = 1
+        self._failed_before, self._failed = self._failed, None
+        if boot.at is not None and self._run_at is not None:
+            self._period = round(boot.at - self._run_at, 3)
+        self._run_line = boot.line or 0
+        self._run_at = boot.at

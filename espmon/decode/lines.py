@@ -1,0 +1,86 @@
+"""From captured text back to what was on the wire: escapes, punctuation and line prefixes of the tools in between.
+
+Everything here works on one line and never raises. The raw bytes stay what they are; only the copy that is matched
+changes. Facts about captured text: ``docs/log-formats.md``.
+"""
+
+from __future__ import annotations
+
+import re
+
+# ESC as a byte, as the picture U+241B, as the arrow U+2190 that some consoles draw, or spelled out.
+_ESC = "(?:\x1b|\u241b|\u2190|\\\\e|\\\\033|\\\\x1b|<ESC>)"
+_ANSI = re.compile(_ESC + r"\[[0-9;?]*[A-Za-z]" + "|" + _ESC + r"[()][A-Z0-9]|" + _ESC + r"(?=[^\[]|$)" + r"|(?<![\w)\]])\[[0-9]{1,2}(?:;[0-9]{1,3}){0,3}m")
+_MARKS = re.compile(r"<CR>|<LF>|␍|␊|\\r(?=\\n|$)|(?<=\\n)\\r")
+# NUL and other controls carry no meaning; U+FFFD and U+2BD1/U+2BF8 stand for bytes that could not be read.
+_NOISE = re.compile("[\x00-\x08\x0e-\x1f\x7f\ufffd\u2bd1\u2bf8\ufeff\u200b]+")
+# An 80-column terminal pasted: a word torn apart by a run of some 80 spaces.
+_TORN = re.compile(r"(?<=[0-9A-Za-z]) {20,}(?=[0-9A-Za-z])")
+_PUNCTUATION = str.maketrans({
+    "\u2018": "'", "\u2019": "'", "\u00b4": "'", "\u201b": "'", "\u201c": '"', "\u201d": '"', "\u201e": '"',
+    "\u00a0": " ", "\u2013": "-", "\u2026": "...", "\t": " ",
+})  # fmt: skip
+_ENTITIES = {"&gt;": ">", "&lt;": "<", "&amp;": "&", "&quot;": '"', "&#39;": "'", "&nbsp;": " "}
+_ENTITY = re.compile("|".join(_ENTITIES))
+_MARKDOWN_ESCAPE = re.compile(r"\\([>_*()\[\]<#`])")
+
+
+def clean(raw: bytes) -> str:
+    """`raw` (one line without its newline) as text, without escapes, noise and edited punctuation."""
+    text = raw.decode("utf-8", "replace")
+    if not text.isascii() or "\x1b" in text or "\x00" in text:
+        text = text.translate(_PUNCTUATION)
+        text = _ANSI.sub("", text)
+        text = _NOISE.sub("", text)
+    else:
+        if "[" in text or "\\" in text or "<ESC>" in text:
+            text = _ANSI.sub("", text)
+        text = _NOISE.sub("", text).replace("\t", " ")
+    if "<" in text or "\\" in text:
+        text = _MARKS.sub("", text)
+        text = _MARKDOWN_ESCAPE.sub(r"\1", text)
+    if "&" in text:
+        text = _ENTITY.sub(lambda m: _ENTITIES[m[0]], text)
+    if "                    " in text:
+        text = _TORN.sub("", text.rstrip())
+    return text
+
+
+_TIME = r"\d{1,2}:\d{2}:\d{2}(?:[.,:]\d{1,6})?"
+_DATE = r"(?:\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4})"
+_MONTH = r"(?:Mon |Tue |Wed |Thu |Fri |Sat |Sun )?(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) +\d{1,2}"
+# Each alternative is one prefix that a tool puts before a line; they are stripped repeatedly, left to right.
+_PREFIX = re.compile(
+    r"\s*(?:"
+    r">(?!>>)\s?"  # a quote; `>>>stack>>>` is none
+    r"|\|\s"
+    rf"|\[(?:{_DATE}[T ,]+)?{_TIME}\]\s?(?:\[[A-Z]{{1,2}}\]\[[^\]\n]{{1,60}}\]:\s?)?"  # [12:34:56][D][tag:line]:
+    rf"|\[{_MONTH} {_TIME}\]\s?"  # Mongoose OS console
+    rf"|{_DATE}[T ,]+{_TIME}Z?(?:[+-]\d\d:?\d\d)?\s*(?:\[[RT]X\]\s*-|->|>|[#,|:;-](?!-))?\s?"
+    rf"|{_TIME}\s*(?:->|>(?!>)|\[[RT]X\]\s*-|[#|](?!\w)|:(?=\s))?\s"
+    rf"|{_MONTH} {_TIME} \S{{1,40}} \S{{1,40}}: "  # syslog
+    r"|\[(?:[A-Z]{1,2})\]\[[^\]\n]{1,60}\]:\s?"  # ESPHome without its time
+    r"|\[\s*\d{1,9}(?:\.\d+)?\]\s?(?:\[[A-Za-z0-9_]{1,12}\]\s?)?(?:\[[^\]\n]{1,60}\]\s?)?"  # [ms] [DEBUG]
+    r"|\[(?:DEBUG|INFO|WARN|WARNING|ERROR|MAIN)\]\s?"
+    r"|\d{3,6}>\s"  # esp-link
+    r"|[EWIDV] \(\d{1,10}\) (?!app_init|app_start|cpu_start|boot:)[\w.\-]{1,40}: (?=[A-Z0-9*>=~@]|abort|assert|rst|ets|sp:|ctx)"  # ESP-IDF log, tag
+    r")"
+)
+_MAX_PREFIXES = 6
+
+
+def peel(text: str) -> str:
+    """`text` without the prefixes that terminals, mail programs and loggers put before a line."""
+    at = 0
+    for _ in range(_MAX_PREFIXES):
+        m = _PREFIX.match(text, at)
+        if m is None or m.end() == at:
+            break
+        at = m.end()
+    return text[at:] if at else text
+
+
+# What a post-processor put between the lines of a dump. Such a line says nothing about the crash itself.
+DECODED = re.compile(
+    r"\s*(?:---\s|0x[0-9a-fA-F]{8}(?::| -) |WARNING |at \S+:\S+$|at \?\?|\(inlined by\)|#\d+ |\S*addr2line\b|Decoding\b)"
+)
