@@ -30,7 +30,6 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "sim": ("sim", "sim", "Run a virtual board (RFC 2217 server) that esptool and espmon can flash and watch."),
 }
 _GROUP_OPTIONS = frozenset({"-h", "--help", "--version", "--"})
-}
 
 
 class EspmonGroup(click.Group):

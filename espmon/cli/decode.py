@@ -44,9 +44,12 @@ def _explainer(elfs: tuple[Path, ...], all_stack_words: bool) -> Callable[[Event
                 tell(problem)
 
     def explain(event: Event) -> Event:
-        if isinstance(event, (Crash, Reset)):
-            event = symbolizer.explain(event)
-            tell_problems()
+        match event:
+            case Crash():
+                event = symbolizer.explain(event)
+            case Reset():
+                event = symbolizer.explain(event)
+        tell_problems()
         return event
 
     tell_problems()

@@ -264,7 +264,7 @@ def explain(crash: Crash) -> tuple[str, tuple[str, ...]]:
     if kind == "assert":
         if re.search(r"pxTCB|tlsf|heap|block_|pxList|xTaskRemove", message):
             return f"An assertion failed{where}: the heap or the scheduler's own data was overwritten.", _HEAP
-        if re.search(r"xQueue|pxQueue|xSemaphore|mutex|queue\.c", message, re.I):
+        if re.search(r"xQueue|pxQueue|xSemaphore|mutex|queue\.c", message, re.IGNORECASE):
             return f"An assertion failed{where}: a queue, semaphore or mutex was used that doesn't exist (yet).", (
                 "Create the queue or mutex before the code that uses it, and check that creating it worked.",
                 "Don't take a mutex or call blocking functions from an interrupt handler.",
@@ -290,7 +290,7 @@ def explain(crash: Crash) -> tuple[str, tuple[str, ...]]:
             "Read the function and condition in the message.",
         )
     if number is not None:
-        riscv = "mepc" in crash.registers or (crash.exception is not None and crash.exception.name or "").lower() in RISCV_REASONS
+        riscv = "mepc" in crash.registers or ((crash.exception is not None and crash.exception.name) or "").lower() in RISCV_REASONS
         return _riscv(number, crash) if riscv else _xtensa(number, crash)
     if "xcvaddr" in "".join(crash.registers) and kind == "exception":
         where, remedies = _fault_address(int(crash.registers["excvaddr"]), "used")

@@ -198,9 +198,15 @@ class Decoder:
                 self._cut = True
                 facts.out.append(
                     LimitReached(
-                        file=self._file, line=line, end_line=line, at=at, port=self._port, boot=facts.boots,
-                        what="bytes of one line", limit=MAX_LINE,
-                    )  # fmt: skip
+                        file=self._file,
+                        line=line,
+                        end_line=line,
+                        at=at,
+                        port=self._port,
+                        boot=facts.boots,
+                        what="bytes of one line",
+                        limit=MAX_LINE,
+                    )
                 )
             raw = buffer[pos : min(pos + MAX_LINE, stop)]
             if facts.engaged or _find_trigger(raw):

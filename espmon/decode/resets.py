@@ -71,13 +71,13 @@ def rst_info(code: int, text: str | None = None) -> ResetCause:
 
 
 _REASON_WORDS = (
-    (re.compile(r"hardware\s*watchdog|hw\s*wdt", re.I), 1),
-    (re.compile(r"soft(?:ware)?\s*watchdog|soft\s*wdt", re.I), 3),
-    (re.compile(r"deep.?sleep", re.I), 5),
-    (re.compile(r"external", re.I), 6),
-    (re.compile(r"fatal exception|^exception", re.I), 2),
-    (re.compile(r"power.?on", re.I), 0),
-    (re.compile(r"soft(?:ware)?.{0,12}(?:restart|reset)", re.I), 4),
+    (re.compile(r"hardware\s*watchdog|hw\s*wdt", re.IGNORECASE), 1),
+    (re.compile(r"soft(?:ware)?\s*watchdog|soft\s*wdt", re.IGNORECASE), 3),
+    (re.compile(r"deep.?sleep", re.IGNORECASE), 5),
+    (re.compile(r"external", re.IGNORECASE), 6),
+    (re.compile(r"fatal exception|^exception", re.IGNORECASE), 2),
+    (re.compile(r"power.?on", re.IGNORECASE), 0),
+    (re.compile(r"soft(?:ware)?.{0,12}(?:restart|reset)", re.IGNORECASE), 4),
 )
 
 
@@ -90,7 +90,7 @@ def reason_text(text: str, *, esp8266: bool | None) -> ResetCause:
             return ResetCause(
                 code=code if esp8266 else None, name=words, meaning=known.meaning, abnormal=known.abnormal
             )
-    abnormal = bool(re.search(r"watchdog|wdt|panic|brown|exception|crash|fault|lockup|glitch", words, re.I))
+    abnormal = bool(re.search(r"watchdog|wdt|panic|brown|exception|crash|fault|lockup|glitch", words, re.IGNORECASE))
     return ResetCause(code=None, name=words, meaning=None, abnormal=abnormal)
 
 
@@ -153,7 +153,7 @@ _MEANINGS: tuple[tuple[str, str, bool], ...] = (
 
 def rom_32(code: int | None, name: str | None, chip: str | None) -> ResetCause:
     """`rst:0xN (NAME)`: a damaged number is taken from the name, a missing name from the chip's table."""
-    if name is None and code is not None and chip in NAMES:
+    if name is None and code is not None and chip is not None and chip in NAMES:
         name = NAMES[chip].get(code)
     meaning, abnormal = None, False
     for pattern, text, bad in _MEANINGS:
@@ -165,7 +165,7 @@ def rom_32(code: int | None, name: str | None, chip: str | None) -> ResetCause:
 
 def code_of(name: str, chip: str | None) -> int | None:
     """The number behind a printed name; None when it isn't known or chips differ on it."""
-    tables = [NAMES[chip]] if chip in NAMES else list(NAMES.values())
+    tables = [NAMES[chip]] if chip is not None and chip in NAMES else list(NAMES.values())
     codes = {n for table in tables for n, printed in table.items() if printed == name}
     return codes.pop() if len(codes) == 1 else None
 
@@ -190,7 +190,7 @@ def boot_mode_32(raw: str, name: str | None) -> BootMode:
     meaning = None
     if download:
         meaning = "download mode: a strapping pin is held low"
-    elif name and re.search(r"FLASH|FL.?SH", name, re.I):
+    elif name and re.search(r"FLASH|FL.?SH", name, re.IGNORECASE):
         meaning = "run from flash"
     elif name:
         meaning = "no boot from flash"

@@ -12,7 +12,7 @@ import re
 
 TRIGGER = re.compile(
     rb"""
-    boot(?:\ mode|:\ ?\**0|\ verif|reason|able|\ reason)|oot:0x
+    boot(?:\ mode|:\ ESP-IDF|:\ ?\**0|\ verif|reason|able|\ reason)|oot:0x
     |bort(?:\(\)|\ called)
     |J(?:an\ +8\ 2013|un\ +8\ 2016|ul\ 29\ 2019)
     |ROM:|Reset\ (?:[Rr]eason|[Cc]ause)|RestartReason|Rebooting|Reason\ of
@@ -30,15 +30,15 @@ TRIGGER = re.compile(
     |gister\ dump
     |C(?:RASH\ DETECTED|ORE\ DUMP|UT\ HERE)
     |F(?:atalError|ailed\ to\ (?:connect|execute|load\ part|verify\ part)|alling\ back|ileNotFound)
-    |f(?:atal\ (?:error|esptool)|ailed:|ailed!|lash\ read)
+    |f(?:atal\ (?:error|esptool)|ailed[:!]|ailed\ [\w/.]{1,120}\.c|lash\ read)
     |m_(?:sync|open|upload)|m\ err
     |d\ not\ (?:open|enter)
-    |N(?:LR\ jump|o\ bootable|o\ good\ rom)
+    |N(?:LR\ jump|o\ bootable|o\ good\ rom|o\ signature)
     |Trap\ \d
+    |d:0x[0-9a-fA-F]{8},len:(?:\d{8}|0x[0-9a-fA-F]{7})
     |Errno|SerialExc|StatusSTK
     |Latest\ crash|Unable\ to\ con
-    |\+CIPUPDATE|AT\ version|SDK\ version|MicroPython\ v
-    |\b00\d{8}\r?$
+    |\+CIPUPDATE|AT(?:\ version|\+GMR)|SDK\ version|MicroPython\ v
     """,
-    re.VERBOSE | re.MULTILINE,
+    re.VERBOSE,
 )

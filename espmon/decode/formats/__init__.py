@@ -20,6 +20,7 @@ FORMATS: tuple[Format, ...] = (
     rom.FORMAT,
     core_dump.FORMAT,
     firmware.FORMAT,
+    firmware.AT_QUERY,
     *reports.FORMATS,
     *others.FORMATS,
     esp8266.FORMAT,

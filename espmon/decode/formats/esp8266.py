@@ -93,9 +93,7 @@ def register(dump: Dump, token: Token) -> str | None:
         return SPLIT
     if name not in dump.registers:
         dump.registers[name] = value
-    if dump.kind is not None and dump.number is not None:
-        dump.strong = True
-    elif len(dump.registers) >= 3 and "leads" in dump.marks:
+    if (dump.kind is not None and dump.number is not None) or (len(dump.registers) >= 3 and "leads" in dump.marks):
         dump.strong = True
     return None
 

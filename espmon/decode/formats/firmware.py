@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from espmon.decode.formats.shape import Format
+from espmon.decode.formats.shape import Format, rules
 from espmon.decode.scan import Spec, Token
 from espmon.events import Firmware, Progress
 
@@ -56,6 +56,10 @@ def idf_boot(facts: Interpreter, token: Token) -> None:
     facts.emit(Firmware, token, framework="esp-idf", name="2nd stage bootloader", version=token["v"])
 
 
+# The old version number is only digits: it counts behind the command that asks for it.
+AT_QUERY = Format(
+    name="at-version", tokens=(Spec("at-query", r"AT\+GMR"),), table=rules("- asked", "at-query", None, "asked"), patience=3
+)
 FORMAT = Format(
     name="firmware",
     tokens=TOKENS,

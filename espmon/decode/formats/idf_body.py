@@ -95,9 +95,7 @@ def pair(dump: Dump, token: Token) -> str | None:
     """`0xPC:0xSP`."""
     pc, sp = int(token["pc"], 16), int(token["sp"], 16)
     dump.frame(pc, sp)
-    if "lone" in dump.marks and _plausible(pc, sp) and len(dump.backtraces[-1]) >= 2:
-        dump.strong = True
-    elif "lone" not in dump.marks and _plausible(pc, sp):
+    if ("lone" in dump.marks and _plausible(pc, sp) and len(dump.backtraces[-1]) >= 2) or ("lone" not in dump.marks and _plausible(pc, sp)):
         dump.strong = True
     return None
 

@@ -21,7 +21,7 @@ TOKENS = (
         rf"{_PANICED}\s{{0,3}}\((?P<reason>[^()\n]{{2,90}}?){_REASON_END}",
     ),
     Spec("guru", r"(?:\w{0,6}(?i:ru\s{1,3}))?(?i:meditation\s{1,3}error) of type (?P<reason>[\w /]{3,60}?)\s+occurred on core\s+(?P<core>\d)"),
-    Spec("guru", rf"\w{{0,6}}(?i:ru\s{{1,3}}meditation\s{{1,3}}error)\s?:?\s{{0,3}}(?i:core)\s{{0,4}}(?P<core>\d)\s{{0,3}}(?i:panic'ed)(?!\s{{0,3}}\()(?P<reason>)"),
+    Spec("guru", r"\w{0,6}(?i:ru\s{1,3}meditation\s{1,3}error)\s?:?\s{0,3}(?i:core)\s{0,4}(?P<core>\d)\s{0,3}(?i:panic'ed)(?!\s{0,3}\()(?P<reason>)"),
     Spec("guru", rf"(?<![\w])(?i:panic'ed)\s{{0,3}}\((?P<reason>[^()\n]{{2,90}}?){_REASON_END}(?P<core>)"),
     Spec("debug-reason", r"Debug exception reason:\s*(?P<reason>[^\n(]{3,80}?(?:\([^()\n]{1,40}\))?)(?=\s*$|\s+Core|\s+Register)"),
     Spec("detected-task", r'Detected in task "(?P<task>[^"\n]{1,40})"'),

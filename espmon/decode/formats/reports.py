@@ -13,7 +13,7 @@ from espmon.decode.dump import Dump
 from espmon.decode.formats import esp8266
 from espmon.decode.formats.shape import DROP, END, SPLIT, Format, rules
 from espmon.decode.scan import Spec, Token
-from espmon.events import Address, BacktraceEntry, ExceptionCause, Reset
+from espmon.events import Address, BacktraceEntry, ExceptionCause, Reset, ResetCause
 
 if TYPE_CHECKING:
     from espmon.decode.interpreter import Interpreter
@@ -194,7 +194,7 @@ def esphome_reason(dump: Dump, token: Token) -> str | None:
     if code is not None:
         dump.reset = resets.rst_info(code, head.strip())
     else:
-        dump.reset = resets.ResetCause(name=head.strip(), meaning="the previous run crashed", abnormal=True)
+        dump.reset = ResetCause(name=head.strip(), meaning="the previous run crashed", abnormal=True)
     return None
 
 
@@ -272,7 +272,7 @@ def tasmota_crash(facts: Interpreter, token: Token) -> None:
         Reset,
         token,
         source="tasmota",
-        reset=resets.ResetCause(
+        reset=ResetCause(
             code=2 if "epc1" in registers else None, name=reason or "Exception", meaning="a fatal exception", abnormal=True
         ),
         exception=ExceptionCause(number=number, name=causes.XTENSA.get(number) if number is not None else reason),
