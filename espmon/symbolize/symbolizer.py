@@ -11,12 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from espmon.chips import CHIPS
 from espmon.errors import ElfUnusable
 from espmon.events import Address, Crash, Frame, Reset
 from espmon.symbolize.callsite import call_before
 from espmon.symbolize.dwarf import DwarfReader, FrameTuple
 from espmon.symbolize.elf import ElfFile, Stamp, clean, stamp_of
+from espmon.symbolize.explain import explained
 from espmon.symbolize.names import demangled, without_clone_suffix
+from espmon.symbolize.rom import is_rom, rom_symbol
+from espmon.symbolize.unwind import Unwinder
 
 Explained = TypeVar("Explained", Crash, Reset)
 
@@ -32,6 +36,8 @@ class Program:
         self.elf: ElfFile | None = None
         self.problem: ElfUnusable | None = None
         self._reader: DwarfReader | None = None
+        self._unwinder: Unwinder | None = None
+        self._chip: str | None = None
         self._stamp: Stamp | None = None
         self._checked = -1e9
 
@@ -51,6 +57,8 @@ class Program:
             return
         self._stamp = stamp
         self._reader = None
+        self._unwinder = None
+        self._chip = None
         self.elf = None
         try:
             self.elf = ElfFile.open(self.path)
@@ -64,6 +72,27 @@ class Program:
         if self._reader is None and self.elf is not None:
             self._reader = DwarfReader(self.elf)
         return self._reader
+
+    @property
+    def chip(self) -> str | None:
+        """The one chip that the program can have been linked for, by where its code lies; None when several fit."""
+        if self._chip is None and self.elf is not None:
+            fitting = []
+            for chip in CHIPS.values():
+                if (chip.arch == "riscv") == (self.elf.arch == "riscv"):
+                    inside = sum(high - low for low, high, _ in self.elf.code if chip.is_code(low) and chip.is_code(high - 1))
+                    outside = sum(high - low for low, high, _ in self.elf.code) - inside
+                    fitting.append((outside, chip.name))
+            fitting.sort()
+            if fitting and (len(fitting) == 1 or fitting[0][0] < fitting[1][0]):
+                self._chip = fitting[0][1]
+        return self._chip
+
+    def unwinder(self, chip: str | None) -> Unwinder | None:
+        """Unwinds stacks of this program on `chip`."""
+        if self._unwinder is None and self.elf is not None:
+            self._unwinder = Unwinder(self.elf, lambda address: is_rom(chip, address))
+        return self._unwinder
 
     def covers(self, address: int) -> bool:
         """True when the program has code at `address`."""
@@ -123,25 +152,56 @@ class Symbolizer:
         with self._lock:
             for program in self._programs:
                 program.refresh()
-            return self._lookup(int(address) & 0xFFFFFFFF, call_site, self._programs)
+            return self.describe(int(address) & 0xFFFFFFFF, call_site, self._programs, self.chip_for(None))
 
-    def _lookup(self, address: int, call_site: bool, programs: Sequence[Program]) -> tuple[Frame, ...]:
+    def explain(self, event: Explained) -> Explained:
+        """`event` with `frames`, `elf` and `fingerprint` filled (of a Reset only `frames`): most recent call first.
+
+        Never raises for what an ELF or a dump holds; without a usable ELF, ROM addresses still get their names.
+        """
+        with self._lock:
+            for program in self._programs:
+                program.refresh(now=True)
+            return explained(event, self)
+
+    @property
+    def programs(self) -> Sequence[Program]:
+        """The ELFs, in the order given."""
+        return self._programs
+
+    @property
+    def all_stack_words(self) -> bool:
+        """Whether stack words that no call precedes are listed as well."""
+        return self._all_stack_words
+
+    def chip_for(self, named: str | None) -> str | None:
+        """The chip that a log named, else the one this symbolizer was made for, else what the ELFs were linked for."""
+        if named is not None:
+            return named
+        if self._chip is not None:
+            return self._chip
+        for program in self._programs:
+            if program.elf is not None and program.chip is not None:
+                return program.chip
+        return None
+
+    def describe(self, address: int, call_site: bool, programs: Sequence[Program], chip: str | None) -> tuple[Frame, ...]:
+        """lookup() in the order of `programs`, then in the ROM of `chip`. Call it with the lock held."""
+        wanted = address - 1 if call_site else address
         for program in programs:
             elf = program.elf
-            if elf is None or not program.covers(address - 1 if call_site else address):
+            if elf is None or not program.covers(wanted):
                 continue
-            wanted = address
             if call_site:
                 call = call_before(elf.arch, elf.read, address)
                 wanted = address - 1 if call is None else call
             found = program.frames(wanted)
             if found:
                 return _frames(address, found)
+        symbol = rom_symbol(chip, wanted)
+        if symbol is not None:
+            return _frames(address, [(demangled(symbol.name), symbol.name, None, None, symbol.address)], "rom")
         return ()
-
-    def explain(self, event: Explained) -> Explained:
-        """`event` with `frames`, `elf` and `fingerprint` filled from the ELFs."""
-        return event
 
 
 def _frames(address: int, found: Sequence[FrameTuple], module: str | None = "app") -> tuple[Frame, ...]:

@@ -1,0 +1,80 @@
+"""Names of functions in the mask ROM, from the tables in ``symbols/rom``. Loaded when first asked for."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from bisect import bisect_right
+from functools import lru_cache
+
+from espmon.chips import CHIPS
+from espmon.symbolize.elf import Symbol, clean
+from espmon.symbolize.resources import symbols_dir
+
+# the largest table is 350 kB of text
+_MAX_TEXT = 8 << 20
+
+
+class RomTable:
+    """The functions of one ROM revision by address."""
+
+    def __init__(self, text: str, end: int) -> None:
+        """`end`: where the ROM ends, and with it a last function of unknown size."""
+        rows: dict[int, tuple[int, str]] = {}
+        address = 0
+        for line in text.splitlines():
+            step, size, name = line.split(" ", 2)
+            address += int(step, 16)
+            length = int(size, 16) if size else 0
+            known = rows.get(address)
+            # of several names at one address: a sized one, then one without a leading underscore, then the first
+            if known is None or _rank(length, name) < _rank(*known):
+                rows[address] = (length, name)
+        self.starts = sorted(rows)
+        self._rows = [rows[start] for start in self.starts]
+        self._end = end
+
+    def at(self, address: int) -> Symbol | None:
+        """The function that `address` lies in, or None."""
+        at = bisect_right(self.starts, address) - 1
+        if at < 0:
+            return None
+        start = self.starts[at]
+        size, name = self._rows[at]
+        end = start + size if size else (self.starts[at + 1] if at + 1 < len(self.starts) else self._end)
+        return Symbol(clean(name), start, end) if address < end else None
+
+
+def _rank(size: int, name: str) -> tuple[bool, bool]:
+    return (size == 0, name.startswith(("_", ".")))
+
+
+@lru_cache(32)
+def rom_table(name: str, end: int) -> RomTable | None:
+    """The table called `name` (``esp32c3-rev300``), or None when it is not there or damaged."""
+    try:
+        with gzip.open(symbols_dir() / "rom" / f"{name}.txt.gz", "rb") as stream:
+            return RomTable(stream.read(_MAX_TEXT).decode("ascii"), end)
+    except (OSError, EOFError, zlib.error, ValueError):
+        return None
+
+
+def is_rom(chip: str | None, address: int) -> bool:
+    """True when `address` lies in the chip's mask ROM."""
+    known = CHIPS.get(chip or "")
+    return known is not None and known.rom_range[0] <= address < known.rom_range[1]
+
+
+def rom_symbol(chip: str | None, address: int) -> Symbol | None:
+    """The ROM function at `address`. Where the chip's ROM revisions disagree the answer is None: it is not guessed."""
+    known = CHIPS.get(chip or "")
+    if known is None or not is_rom(chip, address):
+        return None
+    found: Symbol | None = None
+    for number, name in enumerate(known.rom_tables):
+        table = rom_table(name, known.rom_range[1])
+        symbol = table.at(address) if table is not None else None
+        if symbol is None or (number and (found is None or (symbol.name, symbol.address) != (found.name, found.address))):
+            return None
+        found = symbol
+    return found

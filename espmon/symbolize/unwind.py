@@ -1,0 +1,193 @@
+"""From a dumped stack to the calls that were open: ESP8266 (call0 ABI) and RISC-V.
+
+An ESP8266 dump prints neither a0 nor a backtrace, a RISC-V panic no backtrace. Each frame is found by what the code
+itself says about its stack (call frame information, else the function's prologue); where a return address never reached
+the stack, the dump is searched for the one from which everything above unwinds to a known root. What cannot be unwound is
+listed only where a call instruction precedes it. Figures and the reasons for each step: docs/design/symbolize.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from espmon.symbolize.callsite import call_before, call_target
+from espmon.symbolize.cfi import FrameTable
+from espmon.symbolize.elf import ElfFile, Symbol
+from espmon.symbolize.prologue import FrameRow, literal_registers, row_at
+
+# Functions that nothing of the firmware's own calls: a chain that reaches one is complete.
+ROOTS = frozenset((
+    # Arduino core for the ESP8266, NonOS SDK, RTOS SDK
+    "loop_wrapper", "cont_wrapper", "cont_norm", "cont_run", "cont_continue", "call_user_start", "app_entry", "app_entry_redefinable",
+    "user_start", "ets_run", "user_init", "_xt_user_exit", "vPortTaskWrapper", "_start",
+    # ESP-IDF
+    "main_task", "start_cpu0_default", "call_start_cpu0", "prvIdleTask", "ipc_task",
+))  # fmt: skip
+MAX_FRAMES = 128
+# a search tries at most this many stack words, each with a whole unwind behind it
+_MAX_TRIES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One open call: `address` the return address found (or the pc, for the innermost), `sp` after its return."""
+
+    address: int
+    sp: int
+    confidence: str
+
+
+class Unwinder:
+    """Unwinds the stacks of one program."""
+
+    def __init__(self, elf: ElfFile, is_rom: Callable[[int], bool]) -> None:
+        self._elf = elf
+        self._is_rom = is_rom
+        self._frames = FrameTable(elf)
+        self._rows: dict[int, FrameRow | None] = {}
+
+    def is_return(self, address: int) -> bool:
+        """True when a call instruction of the program stands right before `address`."""
+        return call_before(self._elf.arch, self._elf.read, address) is not None
+
+    def function(self, address: int) -> Symbol | None:
+        """The function symbol around `address`."""
+        return self._elf.symbols.at(address)
+
+    def row(self, address: int) -> FrameRow | None:
+        """What the stack looks like before the instruction at `address`."""
+        if address not in self._rows:
+            row = self._frames.row_at(address)
+            if row is None:
+                symbol = self.function(address)
+                if symbol is not None:
+                    row = row_at(self._elf.arch, self._elf.read, symbol.address, symbol.end, address)
+            self._rows[address] = row
+        return self._rows[address]
+
+    def _site(self, return_address: int) -> int:
+        call = call_before(self._elf.arch, self._elf.read, return_address)
+        return return_address - 1 if call is None else call
+
+    def _is_root(self, address: int) -> bool:
+        symbol = self.function(address)
+        return symbol is not None and (symbol.name in ROOTS or symbol.address <= self._elf.entry < symbol.end)
+
+    def chain(self, address: int, sp: int, words: Mapping[int, int], frame_pointer: int | None = None, *, called: bool) -> tuple[list[Call], bool]:
+        """The callers of `address`, innermost first, and whether they end at a root.
+
+        `called`: `address` is a return address (its row is that of the call before it), else the pc itself.
+        """
+        calls: list[Call] = []
+        end = max(words, default=0)
+        closed = self._is_root(self._site(address) if called else address)
+        for _ in range(MAX_FRAMES):
+            row = self.row(self._site(address) if called else address)
+            if row is None or row.return_at is None:
+                break
+            if row.frame_register is not None:
+                if frame_pointer is None:
+                    break
+                cfa = frame_pointer + row.size
+            else:
+                cfa = sp + row.size
+            word = words.get(cfa + row.return_at)
+            if word is None:
+                # frame upon frame up to the very end of the dump: complete as far as it was printed
+                closed = closed or (bool(calls) and cfa + row.return_at > end)
+                break
+            if row.frame_saved is not None:
+                frame_pointer = words.get(cfa + row.frame_saved)
+            if cfa < sp or (cfa == sp and not calls and word == address):
+                break
+            if word == 0 or self._is_rom(word):
+                # outermost: a task's start has no caller, and the ROM's own loops call the first function of ours
+                if word:
+                    calls.append(Call(word, cfa, "likely"))
+                closed = True
+                break
+            if not self.is_return(word):
+                break
+            calls.append(Call(word, cfa, "likely"))
+            address, sp, called = word, cfa, True
+            closed = closed or self._is_root(self._site(address))
+        return calls, closed
+
+    def unwind(self, pc: int | None, ra: int | None, sp: int, words: Mapping[int, int], frame_pointer: int | None = None) -> list[Call]:
+        """The callers of the function at `pc`, innermost first, found in `words` (address -> word) from `sp` upwards.
+
+        `ra`: the return address register where the dump shows it (RISC-V).
+        """
+        calls: list[Call] = []
+        if pc is not None and self._elf.is_code(pc):
+            row = self.row(pc)
+            if row is not None and row.return_at is None and ra is not None and self.is_return(ra):
+                # a leaf, or its prologue: the caller is in the register
+                sp += row.size if row.frame_register is None else 0
+                calls.append(Call(ra, sp, "likely"))
+                more, closed = self.chain(ra, sp, words, frame_pointer, called=True)
+                calls += more
+                if closed:
+                    return calls
+            else:
+                calls, closed = self.chain(pc, sp, words, frame_pointer, called=False)
+                if closed:
+                    return calls
+                if not calls and row is not None and row.return_at is None:
+                    sp += row.size
+        elif ra is not None and self.is_return(ra):
+            # a jump to nowhere: the caller's address is still in the register, its frame is the current one
+            calls = [Call(ra, sp, "likely")]
+            more, closed = self.chain(ra, sp, words, frame_pointer, called=True)
+            calls += more
+            if closed:
+                return calls
+        if calls:
+            sp = calls[-1].sp
+        return calls + self._search(calls[-1].address if calls else None, sp, words)
+
+    def _search(self, younger: int | None, sp: int, words: Mapping[int, int]) -> list[Call]:
+        """The rest of the chain: the first word from which it unwinds to a root; else every word that follows a call."""
+        candidates = [(at, word) for at, word in sorted(words.items()) if at >= sp and (word != younger) and self.is_return(word)]
+        best: list[Call] = []
+        for at, word in candidates[:_MAX_TRIES]:
+            more, closed = self.chain(word, at + 4, words, called=True)
+            found = [Call(word, at + 4, "likely"), *more]
+            if closed:
+                return found
+            if len(found) > len(best):
+                best = found
+        # nothing closes: a dump cut short, or an unknown root. What unwinds over several frames is still no accident.
+        if len(best) >= 3:
+            return best
+        return self.listed([word for _, word in candidates])
+
+    def listed(self, candidates: list[int]) -> list[Call]:
+        """Return addresses of a stack in printed order: `likely` where one's call goes to the function of the one before."""
+        out: list[Call] = []
+        below: Symbol | None = None
+        for word in candidates:
+            symbol = self.function(self._site(word))
+            target = self.target(word)
+            fits = below is not None and target is not None and target == below.address
+            if fits and out and out[-1].confidence == "possible":
+                out[-1] = Call(out[-1].address, out[-1].sp, "likely")
+            out.append(Call(word, 0, "likely" if fits else "possible"))
+            below = symbol
+        return out
+
+    def target(self, return_address: int) -> int | None:
+        """Where the call before `return_address` goes, long calls through a literal included; None when it cannot be told."""
+        elf = self._elf
+        call = call_before(elf.arch, elf.read, return_address)
+        if call is None:
+            return None
+        direct = call_target(elf.arch, elf.read, call)
+        if direct is not None or elf.arch != "xtensa":
+            return direct
+        code = elf.read(call, 3)
+        symbol = self.function(call)
+        if symbol is None or len(code) < 3 or call - symbol.address > 0x4000:
+            return None
+        return literal_registers(elf.read, symbol.address, call).get(code[1] & 15)
