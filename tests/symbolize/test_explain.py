@@ -71,7 +71,7 @@ def test_all_stack_words_lists_what_no_call_precedes_too() -> None:
     assert stray not in {frame.address for frame in quiet.frames}
     loud = Symbolizer([ELF], all_stack_words=True).explain(changed)
     assert [(f.origin, f.confidence) for f in loud.frames if f.address == stray and not f.inlined] == [("stack", "possible")]
-    assert set(f.address for f in quiet.frames) <= set(f.address for f in loud.frames)
+    assert {f.address for f in quiet.frames} <= {f.address for f in loud.frames}
 
 
 def test_printed_hash_decides_the_match() -> None:
