@@ -1,0 +1,431 @@
+"""Reading the ESP8266 boot ROM's banner out of bytes that were received at another rate.
+
+The ROM can print 448 banners (7 reset causes, 8 x 8 boot modes). A search over pairs (received byte, falling edge of a
+hypothetical banner) finds which of them, if any, makes a receiver hear these bytes: cost 0 for a byte that the model
+allows, :data:`WRONG_BYTE` and more for one that it doesn't, :data:`LOST_BYTE` for one too many or too few. The fixed
+words before the cause find the banner and tell which receiver and clock error fit; the three digits are branched only
+where a frame first sees them; a digit is said only when every other value costs :data:`MARGIN` more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from espmon.uart.wire import BITS_PER_CHAR, RECEIVERS, Reception, waveform
+
+ROM_RATE = 74880
+"""How people name the rate of a 26 MHz ESP8266's ROM; 52 MHz / 694 = 74928 is what it sends."""
+
+CAUSES = 7
+MODES = 8
+
+WRONG_BYTE = 25
+WRONG_BIT = 10
+LOST_BYTE = 100
+#: a digit is told when each other value costs this much more (docs/design/uart.md: half of one wrong byte)
+MARGIN = 12
+#: a banner is rejected when it costs more per byte: cut, interrupted, or no banner
+WORST_PER_BYTE = 9.0
+#: the same for the fixed words before the first digit, which any other text misses by 30 and more
+WORST_PREFIX_PER_BYTE = 13.0
+#: receive rates below hear too few bytes of a banner, above hear only falling edges ("anything" fits all zeros)
+LOWEST_RATE, HIGHEST_RATE = 30_000, 480_000
+
+_BANNER = b"\r\n ets Jan  8 2013,rst cause:0, boot mode:(0,0)\r\n\r\n"
+_CAUSE_AT = _BANNER.index(b"0,")
+_X_AT = _BANNER.index(b"0,0")
+_Y_AT = _X_AT + 2
+_WAVE = waveform(_BANNER)
+_PREFIX_END = BITS_PER_CHAR * _CAUSE_AT
+# digits 0..7 are 0x30 | value: a value is or-ed into the waveform of "0", past the start bit
+_SHIFTS = (BITS_PER_CHAR * _CAUSE_AT + 1, BITS_PER_CHAR * _X_AT + 1, BITS_PER_CHAR * _Y_AT + 1)
+_FINISH = BITS_PER_CHAR * (_Y_AT + 2)
+_AFTER_DIGITS = _BANNER[_Y_AT + 1 :]
+
+# What follows a banner and what it says: (text, causes, first mode digits) that are possible with it.
+_ALL_CAUSES = frozenset(range(CAUSES))
+_ALL_MODES = frozenset(range(MODES))
+_SDIO = frozenset({4, 5, 6, 7})
+_TAILS: tuple[tuple[bytes, frozenset[int], frozenset[int]], ...] = (
+    (b"load 0x40", _ALL_CAUSES - {4}, frozenset({3})),
+    (b"load 0x3f", _ALL_CAUSES - {4}, frozenset({3})),
+    (b"load 0x00", _ALL_CAUSES - {4}, frozenset({3})),
+    (b"wdt reset\r\nload 0x", frozenset({4}), frozenset({3})),
+    (b"wdt reset\r\nwaiting for", frozenset({4}), _SDIO),
+    (b"wdt reset\r\nets_main.c", frozenset({4}), frozenset({0, 2, 3})),
+    (b"wdt reset\r\n", frozenset({4}), _ALL_MODES),
+    (b"waiting for host", _ALL_CAUSES - {4}, _SDIO),
+    (b"ets_main.c", _ALL_CAUSES - {4}, frozenset({0, 2, 3})),
+    (b"unknown reset\r\n", _ALL_CAUSES - {1, 2, 4}, _ALL_MODES),
+)
+
+#: Clock errors (sender against receiver) that are tried: crystals and dividers are within 2 %, odd adapters within 5 %.
+_ERRORS = (0.0, -0.005, 0.005, -0.01, 0.01, -0.015, 0.015, -0.02, 0.02)
+_WIDE_ERRORS = (-0.03, 0.03, -0.04, 0.04, -0.05, 0.05)
+
+# How the first look for a banner is made: three bytes in a row that the fixed words can make in a few receptions.
+_SEED_ERRORS = (0.0, -0.015, 0.015, -0.035, 0.035)
+_SEEDS_NEEDED = 4
+_SEED_SPAN = 40
+
+_Labels = tuple[int, int, int]
+_FREE: _Labels = (-1, -1, -1)
+_State = tuple[int, _Labels]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Banner:
+    """One banner that was read. `start`, `end`: the received bytes it stands in. A digit that can't be told is None.
+
+    `x_class`: the values that X can still have. `cost`: per byte, 0 is a perfect fit. `tail`: the words read after it.
+    """
+
+    start: int
+    end: int
+    cause: int | None
+    x: int | None
+    y: int | None
+    x_class: frozenset[int]
+    cost: float
+    confidence: float
+    tail: str | None = None
+    error: float = 0.0
+
+
+class BannerReader:
+    """Reads banners that were sent at `sent_at` and received at `received_at` baud. Keeps its tables between calls."""
+
+    def __init__(self, received_at: int, sent_at: int = ROM_RATE) -> None:
+        self.received_at = received_at
+        self.sent_at = sent_at
+        self._receptions: dict[tuple[float, int], Reception] = {}
+        self._seeds: dict[int, int] = {}
+        self._best: list[tuple[float, int]] = []
+        scaled = received_at * ROM_RATE / sent_at
+        self.able = LOWEST_RATE <= scaled <= HIGHEST_RATE
+
+    # --- finding ---------------------------------------------------------------------------------------------------
+
+    def _reception(self, error: float, receiver: int) -> Reception:
+        key = (error, receiver)
+        found = self._receptions.get(key)
+        if found is None:
+            ratio = self.received_at / (self.sent_at * (1 + error))
+            found = self._receptions[key] = Reception(ratio, RECEIVERS[receiver])
+        return found
+
+    def _seed_table(self) -> dict[int, int]:
+        """Three received bytes in a row -> the edge of the fixed words that the first of them can start at."""
+        if not self._seeds:
+            for error in _SEED_ERRORS:
+                for receiver in (0, 1, 2, 4, 5):
+                    reception = self._reception(error, receiver)
+                    steps: dict[int, tuple[tuple[int, int], ...]] = {}
+                    todo = [0]
+                    while todo:
+                        pos = todo.pop()
+                        if pos in steps or pos >= _PREFIX_END:
+                            continue
+                        frames = reception.frames(_WAVE >> pos & reception.mask)
+                        steps[pos] = tuple((byte, pos + ahead) for byte, ahead in frames)
+                        todo.extend(p for _, p in steps[pos])
+                    for pos, first in steps.items():
+                        for a, p in first:
+                            for b, q in steps.get(p, ()):
+                                for c, _ in steps.get(q, ()):
+                                    self._seeds.setdefault(a << 16 | b << 8 | c, pos)
+        return self._seeds
+
+    def candidates(self, received: bytes) -> Iterator[list[tuple[int, int]]]:
+        """Places where the fixed words seem to stand: lists of (index of a byte, edge of the banner it may be)."""
+        if not self.able or len(received) < 12:
+            return
+        seeds = self._seed_table()
+        key = received[0] << 8 | received[1]
+        hits: list[tuple[int, int]] = []
+        for i in range(2, len(received)):
+            key = (key << 8 | received[i]) & 0xFFFFFF
+            pos = seeds.get(key)
+            if pos is not None:
+                if hits and (i - 2 - hits[0][0] > _SEED_SPAN or pos < hits[-1][1] - 60):
+                    if len(hits) >= _SEEDS_NEEDED:
+                        yield hits
+                    hits = []
+                hits.append((i - 2, pos))
+        if len(hits) >= _SEEDS_NEEDED:
+            yield hits
+
+    def read(self, received: bytes) -> list[Banner]:
+        """Every banner in `received`, in order."""
+        found: list[Banner] = []
+        done = -1
+        for hits in self.candidates(received):
+            if hits[0][0] < done:
+                hits = [h for h in hits if h[0] >= done]
+                if len(hits) < _SEEDS_NEEDED:
+                    continue
+            banner = self._read_at(received, hits)
+            if banner is not None:
+                found.append(banner)
+                done = banner.end
+        return found
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def _read_at(self, received: bytes, hits: list[tuple[int, int]]) -> Banner | None:
+        first = hits[0][0]
+        starts: dict[int, list[tuple[_State, float]]] = {}
+        for i, pos in hits[:12]:
+            # starting later in the words must cost, or the search would skip what doesn't fit
+            starts.setdefault(i, []).append(((pos, _FREE), 8.0 * pos / BITS_PER_CHAR))
+        end = min(len(received), first + 40 + int(6 * _SEED_SPAN * self.received_at / self.sent_at / 4))
+        fits = self._fit_prefix(received, first, end, starts)
+        if not fits:
+            return None
+        best = fits[0][0]
+        totals: dict[_Labels, float] = {}
+        ends: dict[tuple[float, int], dict[tuple[int, int], float]] = {}
+        for cost, key in fits[:5]:
+            if cost > best + 2 * WRONG_BYTE:
+                break
+            reception = self._reception(*key)
+            finals = self._search(reception, received, first, end, starts, _FINISH, 60.0)
+            for (i, pos, labels), total in finals.items():
+                if total < totals.get(labels, 1e9):
+                    totals[labels] = total
+                at = ends.setdefault(key, {})
+                if total < at.get((i, pos), 1e9):
+                    at[i, pos] = total
+        if not totals:
+            return None
+        lowest = min(totals.values())
+        key = min(ends, key=lambda k: min(ends[k].values()))
+        (last, _), _ = min(ends[key].items(), key=lambda item: item[1])
+        length = max(1, last - first)
+        if lowest > WORST_PER_BYTE * length:
+            return None
+        causes, xs, ys = (self._marginal(totals, n) for n in range(3))
+        tail = self._read_tail(received, key, ends[key])
+        cause_set = {v for v, c in causes.items() if c < lowest + MARGIN}
+        x_set = {v for v, c in xs.items() if c < lowest + MARGIN}
+        y_set = {v for v, c in ys.items() if c < lowest + MARGIN}
+        told = None
+        if tail is not None:
+            words, tail_causes, tail_modes, last = tail
+            if cause_set & tail_causes and x_set & tail_modes:
+                told = words.decode("ascii").split("\r\n")[0].strip()
+                cause_set &= tail_causes
+                x_set &= tail_modes
+        per_byte = lowest / length
+        others = [c for v, c in causes.items() if v not in cause_set]
+        gap = min(others, default=lowest + 60.0) - lowest
+        confidence = max(0.05, min(0.99, 0.5 + 0.012 * min(gap, 40.0) - 0.05 * per_byte))
+        return Banner(
+            start=first,
+            end=last,
+            cause=cause_set.pop() if len(cause_set) == 1 else None,
+            x=next(iter(x_set)) if len(x_set) == 1 else None,
+            y=y_set.pop() if len(y_set) == 1 else None,
+            x_class=frozenset(x_set),
+            cost=per_byte,
+            confidence=round(confidence, 2),
+            tail=told,
+            error=key[0],
+        )
+
+    @staticmethod
+    def _marginal(totals: dict[_Labels, float], n: int) -> dict[int, float]:
+        out: dict[int, float] = {}
+        for labels, total in totals.items():
+            if total < out.get(labels[n], 1e9):
+                out[labels[n]] = total
+        return out
+
+    def _fit_prefix(
+        self, received: bytes, first: int, end: int, starts: dict[int, list[tuple[_State, float]]]
+    ) -> list[tuple[float, tuple[float, int]]]:
+        """Costs of the fixed words per (clock error, receiver), best first, those only that fit at all."""
+
+        def fit(keys: Iterable[tuple[float, int]]) -> list[tuple[float, tuple[float, int]]]:
+            out = []
+            for key in keys:
+                finals = self._search(self._reception(*key), received, first, end, starts, _PREFIX_END, 110.0)
+                if finals:
+                    (i, _, _), cost = min(finals.items(), key=lambda item: item[1])
+                    if cost <= WORST_PREFIX_PER_BYTE * max(8, i - first):
+                        out.append((cost, key))
+            return sorted(out)
+
+        # the receiver doesn't change between two banners of one capture: try what fitted before
+        fits = fit(self._best)
+        if not fits or fits[0][0] > WRONG_BYTE:
+            every = range(len(RECEIVERS))
+            fits = fit((error, r) for error in _ERRORS for r in every)
+            if not fits or fits[0][0] > 4 * WRONG_BYTE:
+                fits = sorted(fits + fit((error, r) for error in _WIDE_ERRORS for r in every))
+            if fits:
+                self._best = [key for _, key in fits[:8]]
+        return fits
+
+    def _search(
+        self,
+        reception: Reception,
+        received: bytes,
+        first: int,
+        end: int,
+        starts: dict[int, list[tuple[_State, float]]],
+        finish: int,
+        beam: float,
+    ) -> dict[tuple[int, int, _Labels], float]:
+        """Cheapest costs at which a state passes the edge `finish`: {(byte index, edge, digits): cost}."""
+        frames = reception.frames
+        mask = reception.mask
+        window = reception.window
+        waves: dict[_Labels, int] = {_FREE: _WAVE}
+        finals: dict[tuple[int, int, _Labels], float] = {}
+        bound = 1e9
+        current: dict[_State, float] = {}
+        last_start = max(starts)
+        for i in range(first, end):
+            for state, cost in starts.get(i, ()):
+                if cost < current.get(state, 1e9):
+                    current[state] = cost
+            if not current:
+                if i > last_start:
+                    break
+                continue
+            limit = min(min(current.values()) + beam, bound)
+            wanted = received[i]
+            following: dict[_State, float] = {}
+            todo = [(pos, labels, cost) for (pos, labels), cost in current.items() if cost <= limit]
+            while todo:
+                pos, labels, cost = todo.pop()
+                if pos >= finish:
+                    key = (i, pos, labels)
+                    if cost < finals.get(key, 1e9):
+                        finals[key] = cost
+                        bound = min(bound, cost + beam)
+                    continue
+                # digits become real when a frame first sees them
+                reach = pos + window
+                for n in range(3):
+                    if labels[n] < 0:
+                        if reach >= _SHIFTS[n] and finish > _PREFIX_END:
+                            for value in range(CAUSES if n == 0 else MODES):
+                                split = (*labels[:n], value, *labels[n + 1 :])
+                                todo.append((pos, split, cost))
+                            break
+                        n = 3
+                        break
+                else:
+                    n = 3
+                if n < 3:
+                    continue
+                wave = waves.get(labels)
+                if wave is None:
+                    wave = _WAVE
+                    for value, shift in zip(labels, _SHIFTS, strict=True):
+                        if value > 0:
+                            wave |= value << shift
+                    waves[labels] = wave
+                if cost + LOST_BYTE <= limit:
+                    state = (pos, labels)
+                    if cost + LOST_BYTE < following.get(state, 1e9):
+                        following[state] = cost + LOST_BYTE
+                for byte, ahead in frames(wave >> pos & mask):
+                    if byte == wanted:
+                        total = cost
+                    else:
+                        total = cost + WRONG_BYTE + WRONG_BIT * (byte ^ wanted).bit_count()
+                        if cost + LOST_BYTE <= limit:
+                            todo.append((pos + ahead, labels, cost + LOST_BYTE))
+                        if total > limit:
+                            continue
+                    state = (pos + ahead, labels)
+                    if total < following.get(state, 1e9):
+                        following[state] = total
+            current = following
+        for (pos, labels), cost in current.items():
+            if pos >= finish and cost < finals.get((end, pos, labels), 1e9):
+                finals[end, pos, labels] = cost
+        return finals
+
+    def _read_tail(
+        self, received: bytes, key: tuple[float, int], ends: dict[tuple[int, int], float]
+    ) -> tuple[bytes, frozenset[int], frozenset[int], int] | None:
+        """What stands after the banner: (words, causes, modes, end), or None when nothing known does."""
+        reception = self._reception(*key)
+        lowest = min(ends.values())
+        scored: list[tuple[float, int, int, int]] = []
+        for n, (words, _, _) in enumerate(_TAILS):
+            result = min(
+                (
+                    fit
+                    for gap in (0, 1)
+                    if (fit := _follow(reception, received, ends, lowest, words, gap)) is not None
+                ),
+                default=None,
+            )
+            if result is not None:
+                per_byte, end, matched = result
+                if per_byte <= 5.0:
+                    # longer words that fit as well say more
+                    scored.append((per_byte - 0.02 * matched, n, end, matched))
+        if not scored:
+            return None
+        scored.sort()
+        _, n, end, _ = scored[0]
+        best_words, causes, modes = _TAILS[n]
+        for cost, other, _, _ in scored[1:]:
+            # others that fit about as well: only what all of them allow is known
+            if cost <= scored[0][0] + 1.5 and not best_words.startswith(_TAILS[other][0]):
+                causes |= _TAILS[other][1]
+                modes |= _TAILS[other][2]
+        return best_words, causes, modes, end
+
+
+def _follow(
+    reception: Reception, received: bytes, ends: dict[tuple[int, int], float], lowest: float, words: bytes, gap: int
+) -> tuple[float, int, int] | None:
+    """How well `words` fit after the banner: (cost per byte, end, bytes matched). `gap` 1: the line was idle before."""
+    head = BITS_PER_CHAR * len(_BANNER)
+    idle = 64 * gap  # any pause longer than a frame is the same to a receiver
+    wave = (_WAVE & ((1 << head) - 1)) | (((1 << idle) - 1) << head) | (waveform(words) << (head + idle))
+    begin = head + idle
+    # what a frame near the end sees after the words isn't known: stop two characters early
+    finish = begin + BITS_PER_CHAR * (len(words) - 2)
+    current = {(i, pos): cost - lowest for (i, pos), cost in ends.items() if cost <= lowest + 60}
+    best: tuple[float, int, int] | None = None
+    first_byte = {state: state[0] for state in current}
+    for _ in range(4 * len(words) + 40):
+        following: dict[tuple[int, int], float] = {}
+        begun: dict[tuple[int, int], int] = {}
+        for (i, pos), cost in current.items():
+            at = first_byte[i, pos]
+            if pos >= finish:
+                matched = max(1, i - at)
+                if best is None or cost / matched < best[0]:
+                    best = (cost / matched, i, matched)
+                continue
+            if i >= len(received):
+                continue
+            wanted = received[i]
+            for byte, ahead in reception.frames(wave >> pos & reception.mask):
+                total = cost if byte == wanted else cost + WRONG_BYTE + WRONG_BIT * (byte ^ wanted).bit_count()
+                if total > 120:
+                    continue
+                to = pos + ahead if ahead >= 0 else begin
+                state = (i + 1, to)
+                if total < following.get(state, 1e9):
+                    following[state] = total
+                    begun[state] = i if pos < begin <= to else at
+        if not following:
+            break
+        current, first_byte = following, begun
+    return best
+
+
+def inferred_causes(banners: Sequence[Banner]) -> list[int | None]:
+    """Only the reset causes, in order."""
+    return [b.cause for b in banners]
