@@ -9,8 +9,9 @@ where a frame first sees them; a digit is said only when every other value costs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from espmon.uart.wire import BITS_PER_CHAR, RECEIVERS, Reception, waveform
 
@@ -29,6 +30,7 @@ MARGIN = 12
 WORST_PER_BYTE = 9.0
 #: the same for the fixed words before the first digit, which any other text misses by 30 and more
 WORST_PREFIX_PER_BYTE = 13.0
+_WORST_TAIL_PER_BYTE = 5.0
 #: receive rates below hear too few bytes of a banner, above hear only falling edges ("anything" fits all zeros)
 LOWEST_RATE, HIGHEST_RATE = 30_000, 480_000
 
@@ -47,17 +49,21 @@ _AFTER_DIGITS = _BANNER[_Y_AT + 1 :]
 _ALL_CAUSES = frozenset(range(CAUSES))
 _ALL_MODES = frozenset(range(MODES))
 _SDIO = frozenset({4, 5, 6, 7})
-_TAILS: tuple[tuple[bytes, frozenset[int], frozenset[int]], ...] = (
-    (b"load 0x40", _ALL_CAUSES - {4}, frozenset({3})),
-    (b"load 0x3f", _ALL_CAUSES - {4}, frozenset({3})),
-    (b"load 0x00", _ALL_CAUSES - {4}, frozenset({3})),
-    (b"wdt reset\r\nload 0x", frozenset({4}), frozenset({3})),
-    (b"wdt reset\r\nwaiting for", frozenset({4}), _SDIO),
-    (b"wdt reset\r\nets_main.c", frozenset({4}), frozenset({0, 2, 3})),
-    (b"wdt reset\r\n", frozenset({4}), _ALL_MODES),
-    (b"waiting for host", _ALL_CAUSES - {4}, _SDIO),
-    (b"ets_main.c", _ALL_CAUSES - {4}, frozenset({0, 2, 3})),
-    (b"unknown reset\r\n", _ALL_CAUSES - {1, 2, 4}, _ALL_MODES),
+_TAILS: tuple[tuple[tuple[bytes, ...], frozenset[int], frozenset[int]], ...] = (
+    ((b"load 0x40",), _ALL_CAUSES - {4}, frozenset({3})),
+    ((b"load 0x3f",), _ALL_CAUSES - {4}, frozenset({3})),
+    ((b"load 0x00",), _ALL_CAUSES - {4}, frozenset({3})),
+    ((b"wdt reset\r\n", b"load 0x40"), frozenset({4}), frozenset({3})),
+    ((b"wdt reset\r\n", b"load 0x3f"), frozenset({4}), frozenset({3})),
+    ((b"wdt reset\r\n", b"waiting for"), frozenset({4}), _SDIO),
+    ((b"wdt reset\r\n", b"ets_main.c"), frozenset({4}), frozenset({0, 2, 3})),
+    ((b"wdt reset\r\n",), frozenset({4}), _ALL_MODES),
+    ((b"waiting for host",), _ALL_CAUSES - {4}, _SDIO),
+    ((b"ets_main.c",), _ALL_CAUSES - {4}, frozenset({0, 2, 3})),
+    ((b"unknown reset\r\n", b"load 0x40"), _ALL_CAUSES - {1, 2, 4}, frozenset({3})),
+    ((b"unknown reset\r\n", b"waiting for"), _ALL_CAUSES - {1, 2, 4}, _SDIO),
+    ((b"unknown reset\r\n", b"ets_main.c"), _ALL_CAUSES - {1, 2, 4}, frozenset({0, 2, 3})),
+    ((b"unknown reset\r\n",), _ALL_CAUSES - {1, 2, 4}, _ALL_MODES),
 )
 
 #: Clock errors (sender against receiver) that are tried: crystals and dividers are within 2 %, odd adapters within 5 %.
@@ -103,7 +109,8 @@ class BannerReader:
         self._seeds: dict[int, int] = {}
         self._best: list[tuple[float, int]] = []
         scaled = received_at * ROM_RATE / sent_at
-        self.able = LOWEST_RATE <= scaled <= HIGHEST_RATE
+        #: False where nothing can be read, or everything is read as plain text
+        self.able = LOWEST_RATE <= scaled <= HIGHEST_RATE and abs(scaled / ROM_RATE - 1) > 0.015
 
     # --- finding ---------------------------------------------------------------------------------------------------
 
@@ -307,20 +314,13 @@ class BannerReader:
                         finals[key] = cost
                         bound = min(bound, cost + beam)
                     continue
-                # digits become real when a frame first sees them
-                reach = pos + window
-                for n in range(3):
-                    if labels[n] < 0:
-                        if reach >= _SHIFTS[n] and finish > _PREFIX_END:
-                            for value in range(CAUSES if n == 0 else MODES):
-                                split = (*labels[:n], value, *labels[n + 1 :])
-                                todo.append((pos, split, cost))
-                            break
-                        n = 3
-                        break
-                else:
-                    n = 3
-                if n < 3:
+                # a digit becomes real when a frame first sees it
+                unseen = labels.index(-1) if -1 in labels else 3
+                if unseen < 3 and finish > _PREFIX_END and pos + window >= _SHIFTS[unseen]:
+                    for value in range(CAUSES if unseen == 0 else MODES):
+                        seen = [*labels]
+                        seen[unseen] = value
+                        todo.append((pos, (seen[0], seen[1], seen[2]), cost))
                     continue
                 wave = waves.get(labels)
                 if wave is None:
@@ -356,55 +356,65 @@ class BannerReader:
     ) -> tuple[bytes, frozenset[int], frozenset[int], int] | None:
         """What stands after the banner: (words, causes, modes, end), or None when nothing known does."""
         reception = self._reception(*key)
-        lowest = min(ends.values())
-        scored: list[tuple[float, int, int, int]] = []
-        for n, (words, _, _) in enumerate(_TAILS):
-            result = min(
-                (
-                    fit
-                    for gap in (0, 1)
-                    if (fit := _follow(reception, received, ends, lowest, words, gap)) is not None
-                ),
-                default=None,
-            )
-            if result is not None:
-                per_byte, end, matched = result
-                if per_byte <= 5.0:
+        scored: list[tuple[float, int, int]] = []
+        for n, (parts, _, _) in enumerate(_TAILS):
+            fits = [
+                fit
+                for gaps in product((False, True), repeat=len(parts))
+                if (fit := _follow(reception, received, ends, parts, gaps)) is not None
+            ]
+            if fits:
+                per_byte, end, matched = min(fits)
+                if per_byte <= _WORST_TAIL_PER_BYTE:
                     # longer words that fit as well say more
-                    scored.append((per_byte - 0.02 * matched, n, end, matched))
+                    scored.append((per_byte - 0.25 * matched, n, end))
         if not scored:
             return None
         scored.sort()
-        _, n, end, _ = scored[0]
-        best_words, causes, modes = _TAILS[n]
-        for cost, other, _, _ in scored[1:]:
+        best, n, end = scored[0]
+        parts, causes, modes = _TAILS[n]
+        for cost, other, _ in scored[1:]:
             # others that fit about as well: only what all of them allow is known
-            if cost <= scored[0][0] + 1.5 and not best_words.startswith(_TAILS[other][0]):
+            if cost <= best + 1.5 and parts[: len(_TAILS[other][0])] != _TAILS[other][0]:
                 causes |= _TAILS[other][1]
                 modes |= _TAILS[other][2]
-        return best_words, causes, modes, end
+        return parts[0], causes, modes, end
 
 
 def _follow(
-    reception: Reception, received: bytes, ends: dict[tuple[int, int], float], lowest: float, words: bytes, gap: int
+    reception: Reception,
+    received: bytes,
+    ends: dict[tuple[int, int], float],
+    parts: tuple[bytes, ...],
+    gaps: tuple[bool, ...],
 ) -> tuple[float, int, int] | None:
-    """How well `words` fit after the banner: (cost per byte, end, bytes matched). `gap` 1: the line was idle before."""
-    head = BITS_PER_CHAR * len(_BANNER)
-    idle = 64 * gap  # any pause longer than a frame is the same to a receiver
-    wave = (_WAVE & ((1 << head) - 1)) | (((1 << idle) - 1) << head) | (waveform(words) << (head + idle))
-    begin = head + idle
+    """How well the words of `parts` fit after the banner: (cost per byte, end, bytes matched).
+
+    `gaps` tells before which part the line was idle; a pause of any length is the same to a receiver.
+    """
+    at = BITS_PER_CHAR * len(_BANNER)
+    wave = _WAVE & ((1 << at) - 1)
+    begins: list[int] = []
+    for part, gap in zip(parts, gaps, strict=True):
+        if gap:
+            wave |= ((1 << 64) - 1) << at
+            at += 64
+        begins.append(at)
+        size = BITS_PER_CHAR * len(part)
+        wave |= (waveform(part) & ((1 << size) - 1)) << at
+        at += size
+    wave |= -1 << at
     # what a frame near the end sees after the words isn't known: stop two characters early
-    finish = begin + BITS_PER_CHAR * (len(words) - 2)
-    current = {(i, pos): cost - lowest for (i, pos), cost in ends.items() if cost <= lowest + 60}
+    finish = at - 2 * BITS_PER_CHAR
+    lowest = min(ends.values())
+    # (byte index, edge) -> (cost, byte index at which the words began)
+    current = {(i, pos): (cost - lowest, i) for (i, pos), cost in ends.items() if cost <= lowest + 60}
     best: tuple[float, int, int] | None = None
-    first_byte = {state: state[0] for state in current}
-    for _ in range(4 * len(words) + 40):
-        following: dict[tuple[int, int], float] = {}
-        begun: dict[tuple[int, int], int] = {}
-        for (i, pos), cost in current.items():
-            at = first_byte[i, pos]
+    for _ in range(400):
+        following: dict[tuple[int, int], tuple[float, int]] = {}
+        for (i, pos), (cost, begun) in current.items():
             if pos >= finish:
-                matched = max(1, i - at)
+                matched = max(1, i - begun)
                 if best is None or cost / matched < best[0]:
                     best = (cost / matched, i, matched)
                 continue
@@ -415,17 +425,11 @@ def _follow(
                 total = cost if byte == wanted else cost + WRONG_BYTE + WRONG_BIT * (byte ^ wanted).bit_count()
                 if total > 120:
                     continue
-                to = pos + ahead if ahead >= 0 else begin
+                to = pos + ahead if ahead >= 0 else next((b for b in begins if b > pos), finish)
                 state = (i + 1, to)
-                if total < following.get(state, 1e9):
-                    following[state] = total
-                    begun[state] = i if pos < begin <= to else at
+                if state not in following or total < following[state][0]:
+                    following[state] = (total, i if pos < begins[0] <= to else begun)
         if not following:
             break
-        current, first_byte = following, begun
+        current = following
     return best
-
-
-def inferred_causes(banners: Sequence[Banner]) -> list[int | None]:
-    """Only the reset causes, in order."""
-    return [b.cause for b in banners]

@@ -1,0 +1,107 @@
+"""Captures that were received at the right rate, or hold no text at all: nothing may be said about them."""
+
+from __future__ import annotations
+
+import base64
+import bz2
+import lzma
+import math
+import random
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+CORPUS = Path(__file__).parents[1] / "corpus"
+
+_RUSSIAN = (
+    "Температура датчика: 22.5 градуса, влажность 48 %\r\nПодключение к сети «дом» выполнено успешно\r\n"
+    "Ошибка чтения файла настроек, используются значения по умолчанию\r\nПерезагрузка через пять секунд...\r\n"
+)
+_CHINESE = (
+    "温度传感器读数正常：二十二度五，湿度百分之四十八\r\n正在连接无线网络，请稍候……\r\n连接成功，地址已分配\r\n"
+    "配置文件读取失败，使用默认设置\r\n系统将在五秒后重新启动，请不要断开电源\r\n"
+)
+_JAPANESE = (
+    "温度センサーの値は正常です。湿度は四十八パーセントです。\r\nネットワークに接続しています。しばらくお待ちください。\r\n"
+    "設定ファイルを読み込めませんでした。初期値を使用します。\r\nシステムを再起動します。\r\n"
+)
+_KOREAN = "온도 센서 값이 정상입니다. 습도는 사십팔 퍼센트입니다.\r\n네트워크에 연결하는 중입니다. 잠시 기다려 주십시오.\r\n"
+_GREEK = "Η θερμοκρασία του αισθητήρα είναι φυσιολογική\r\nΣύνδεση με το δίκτυο, παρακαλώ περιμένετε\r\n"
+_GERMAN = "Gerät gestartet, Fühler geöffnet: 21,5 °C – Übertragung läuft\r\nSchlüssel ungültig, größer als zulässig\r\n"
+_ANSI = "".join(
+    f"\x1b[0;{31 + n % 7}mI ({n * 37}) wifi: state {n}\x1b[0m\r\n\x1b[2K\x1b[1G\x1b[{n % 20}A\x1b[38;5;{n}m▓▒░\x1b[0m" for n in range(60)
+)
+
+
+def _crc(frame: bytes) -> bytes:
+    return struct.pack("<H", zlib.crc32(frame) & 0xFFFF)
+
+
+def captures(seed: int = 1) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of each."""
+    rng = random.Random(seed)
+    logs = [p.read_bytes() for p in sorted(CORPUS.glob("*/log.txt"))]
+    for n, log in enumerate(logs):
+        yield f"log {n}", log
+    for name, text, codecs in (
+        ("russian", _RUSSIAN, ("utf-8", "cp1251", "koi8-r", "cp866", "utf-16-le")),
+        ("chinese", _CHINESE, ("utf-8", "gbk", "big5", "utf-16-be")),
+        ("japanese", _JAPANESE, ("utf-8", "shift_jis", "euc-jp")),
+        ("korean", _KOREAN, ("utf-8", "euc-kr")),
+        ("greek", _GREEK, ("utf-8", "iso8859-7", "cp1253")),
+        ("german", _GERMAN, ("utf-8", "latin-1", "cp437")),
+        ("ansi", _ANSI, ("utf-8", "cp437")),
+    ):
+        for codec in codecs:
+            encoded = text.encode(codec, "replace")
+            yield f"{name} {codec}", encoded
+            yield f"{name} {codec} long", encoded * 8
+            yield f"{name} {codec} in a log", logs[1][:300] + encoded + logs[2][:300]
+    joined = b"".join(logs)
+    yield "zlib", zlib.compress(joined)
+    yield "zlib 100", zlib.compress(joined)[:100]
+    yield "bz2", bz2.compress(joined)[:4000]
+    yield "lzma", lzma.compress(joined)[:4000]
+    yield "base64", base64.encodebytes(zlib.compress(joined))[:3000]
+    for size in (30, 64, 200, 1000, 4000):
+        yield f"noise {size}", rng.randbytes(size)
+        yield f"noise in a log {size}", logs[3] + rng.randbytes(size) + logs[4]
+        yield f"sparse noise {size}", bytes(rng.choice((0, 0xFF, 0x80, 0xFE, 0xF8, rng.randrange(256))) for _ in range(size))
+        yield f"high noise {size}", bytes(rng.randrange(128, 256) for _ in range(size))
+        yield f"few values {size}", bytes(rng.choice(b"\x00\x01\x80\xff\x7f") for _ in range(size))
+    yield "zeros", bytes(20) + logs[5]
+    yield "ones", b"\xff" * 500
+    yield "counter", bytes(range(256)) * 4
+    yield "ramp 16", b"".join(struct.pack("<H", 31 * n & 0xFFFF) for n in range(500))
+    yield "sine u8", bytes(int(128 + 100 * math.sin(n / 9)) for n in range(1500))
+    yield "sine i16", b"".join(struct.pack("<h", int(9000 * math.sin(n / 30))) for n in range(800))
+    yield "floats", b"".join(struct.pack("<f", 20 + math.sin(n / 20) + rng.random() / 10) for n in range(300))
+    yield "doubles", b"".join(struct.pack("<d", 20 + math.sin(n / 20)) for n in range(150))
+    yield "records", b"".join(struct.pack("<BBHIhh", 0xAA, 0x55, n, 1700000000 + n, 220 + n % 9, -n) for n in range(120))
+    frames = [struct.pack("<BBBB", 0xFE, 9, n & 0xFF, 1) + rng.randbytes(9) for n in range(100)]
+    yield "mavlink-like", b"".join(f + _crc(f) for f in frames)
+    modbus = [bytes((1, 3, 4)) + struct.pack(">HH", 2200 + n, 480) for n in range(100)]
+    yield "modbus-like", b"".join(f + _crc(f) for f in modbus)
+    nmea = b"".join(b"$GPGGA,1235%02d,4807.038,N,01131.000,E,1,08,0.9,545.4,M*47\r\n" % (n % 60) for n in range(20))
+    ubx = b"".join(b"\xb5\x62\x01\x07\x10\x00" + rng.randbytes(16) for _ in range(20))
+    yield "nmea and ubx", nmea + ubx + nmea
+    slip = b"".join(b"\xc0" + rng.randbytes(40).replace(b"\xc0", b"\xdb\xdc") + b"\xc0" for _ in range(30))
+    yield "slip", slip
+    yield "esptool sync", b"\xc0\x00\x08\x24\x00\x00\x00\x00\x00\x07\x07\x12\x20" + b"\x55" * 32 + b"\xc0" + bytes((0xC0, 1, 8, 2, 0, 7, 7, 0x12, 0x20, 0, 0, 0xC0)) * 8
+    yield "flash image", struct.pack("<BBBBI", 0xE9, 2, 2, 0x40, 0x40100004) + b"".join(
+        struct.pack("<I", 0x40100000 + rng.randrange(1 << 16)) + bytes(rng.choice(b"\x12\xc1\xf0\x09\x01\x21\x0d\xf0\x00\x00") for _ in range(20)) for _ in range(60)
+    )
+    yield "jpeg-like", b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + rng.randbytes(2000) + b"\xff\xd9"
+    yield "bitmap", bytes(rng.choice((0, 0, 0, 0xFF, 0xFF, 0xF0, 0x0F, 0x3C)) for _ in range(1024))
+    yield "tlv", b"".join(bytes((rng.randrange(1, 9), 4)) + struct.pack(">I", rng.randrange(1000)) for _ in range(150))
+    yield "cbor-like", b"".join(b"\xa3\x61t\x18" + bytes((rng.randrange(20, 30),)) + b"\x61h\x18\x30\x61n\x19" + struct.pack(">H", n) for n in range(80))
+    yield "msgpack-like", b"".join(b"\x83\xa1t\xcb" + struct.pack(">d", 21.5 + n / 10) + b"\xa1h\x2a\xa1n\xcd" + struct.pack(">H", n) for n in range(80))
+    for n in range(12):
+        cut = logs[n * 7 % len(logs)]
+        glitch = rng.randbytes(rng.randrange(1, 24))
+        yield f"glitch {n}", cut[:200] + glitch + cut[200:]
+        dirty = bytearray(cut)
+        for _ in range(len(dirty) // 40):
+            dirty[rng.randrange(len(dirty))] = rng.randrange(256)
+        yield f"dirty {n}", bytes(dirty)

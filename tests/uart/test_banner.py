@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from espmon.uart.banner import BannerReader
+from tests.uart import measure, sim
+from tests.uart.posted import WROOM_02
+
+READERS = {rate: BannerReader(rate) for rate in (38400, 57600, 76800, 115200, 230400, 250000, 460800)}
+
+
+def test_the_post_that_nobody_could_read() -> None:
+    (banner,) = READERS[115200].read(WROOM_02)
+    assert (banner.cause, banner.x, banner.y) == (2, 5, 7)
+    assert banner.tail == "waiting for host"
+    assert banner.cost == 0
+    assert (banner.start, banner.end) == (0, len(WROOM_02) - 1 - 4)
+
+
+@pytest.mark.parametrize(("rate", "cause", "x", "y"), [(115200, 0.98, 0.0, 0.95), (230400, 0.8, 0.95, 0.95), (250000, 0.8, 0.95, 0.95), (76800, 0.8, 0.95, 0.95), (57600, 0.4, 0.0, 0.0)])
+def test_thresholds_hold_on_a_small_draw(rate: int, cause: float, x: float, y: float) -> None:
+    """The large draw: python -m tests.uart.measure. X after `ets_main.c` stays open: mode 2 or an empty flash."""
+    result = measure.measure_banners(rate, 12, seed=11)
+    assert result.missed == 0
+    assert result.invented == 0
+    for score, wanted in ((result.cause, cause), (result.x, x), (result.y, y)):
+        assert score.wrong == 0
+        assert score.tellable_right >= wanted * score.tellable
+
+
+@pytest.mark.parametrize("rate", [57600, 115200, 250000])
+def test_odd_receivers_are_never_misread(rate: int) -> None:
+    result = measure.measure_banners(rate, 12, seed=5, odd=True)
+    assert result.cause.wrong + result.x.wrong + result.y.wrong == 0
+
+
+def test_a_banner_cut_before_its_digits_says_nothing_wrong() -> None:
+    for cut in range(8, len(WROOM_02)):
+        for banner in READERS[115200].read(WROOM_02[:cut]):
+            assert banner.cause in (None, 2)
+            assert banner.x in (None, 5)
+            assert banner.y in (None, 7)
+
+
+def test_a_banner_whose_beginning_is_lost() -> None:
+    for cut in range(16):
+        (banner,) = READERS[115200].read(WROOM_02[cut:])
+        assert (banner.cause, banner.x, banner.y) == (2, 5, 7)
+
+
+def test_many_banners_in_one_capture() -> None:
+    rng = random.Random(4)
+    values = [(rng.choice((1, 2, 4)), 3, rng.randrange(8)) for _ in range(12)]
+    parts = [part for value in values for part in sim.banner(*value, rng)]
+    capture = sim.receive(sim.wire(parts), 115200, sim.usual_receiver(rng))
+    assert [b.cause for b in READERS[115200].read(capture)] == [v[0] for v in values]
+    assert {b.x for b in READERS[115200].read(capture)} == {3}
+
+
+def test_rates_that_carry_too_little_are_not_read() -> None:
+    assert not BannerReader(9600).able
+    assert not BannerReader(921600).able
+    assert BannerReader(921600).read(bytes(500)) == []
+
+
+@settings(max_examples=60)
+@given(st.binary(max_size=400), st.sampled_from(sorted(READERS)))
+def test_any_bytes(received: bytes, rate: int) -> None:
+    """Never raises; never invents a banner out of noise."""
+    assert READERS[rate].read(received) == []
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 70), st.binary(min_size=1, max_size=6))
+def test_damage_never_raises_and_positions_stay_inside(at: int, noise: bytes) -> None:
+    damaged = WROOM_02[:at] + noise + WROOM_02[at:]
+    for banner in READERS[115200].read(damaged):
+        assert 0 <= banner.start < banner.end <= len(damaged)
