@@ -151,11 +151,12 @@ def _size_of(form: int, offset_size: int, address_size: int, version: int) -> in
     return size
 
 
-class Function:
-    """A concrete function: `die` its offset, `ranges` its code, `nodes` (when read) what is inlined into it.
+Node = tuple[tuple[tuple[int, int], ...], int | None, int, int, int]
+"""An inlined call: (ranges, origin DIE or None, parent node or -1, call file, call line)."""
 
-    A node is (ranges, origin DIE or None, parent node or -1, call file, call line).
-    """
+
+class Function:
+    """A concrete function: `die` its offset, `ranges` its code, `nodes` (when read) what is inlined into it."""
 
     __slots__ = ("after", "body", "die", "nodes", "ranges")
 
@@ -164,7 +165,7 @@ class Function:
         self.ranges = ranges
         self.body = body  # offset of the first child, 0 when there is none
         self.after = after  # where the siblings go on, 0 when unknown
-        self.nodes: list[tuple[tuple[tuple[int, int], ...], int | None, int, int, int]] | None = None
+        self.nodes: list[Node] | None = None
 
 
 class Unit:
@@ -172,7 +173,7 @@ class Unit:
 
     __slots__ = (
         "abbrev_offset", "abbrev_table", "addr_base", "address_size", "attributes", "base", "comp_dir", "die", "end", "functions", "functions_all", "line_table",
-        "offset", "offset_size", "rnglists_base", "scopes", "stmt_list", "str_offsets_base", "version",
+        "offset", "offset_size", "rnglists_base", "scope_starts", "scopes", "stmt_list", "str_offsets_base", "version",
     )  # fmt: skip
 
     def __init__(
@@ -196,6 +197,7 @@ class Unit:
         self.functions: list[Function] | None = None
         self.functions_all = False
         self.scopes: list[tuple[int, int, int]] | None = None
+        self.scope_starts: list[int] = []
         self.line_table: LineTable | None = None
 
 
@@ -650,8 +652,9 @@ class DwarfReader:
         self._open(unit)
         functions: list[Function] = []
         scopes: list[tuple[int, int, int]] = []
-        self._walk(unit, unit.die, unit.end, functions, scopes, into_types=False)
+        self._walk(unit, unit.die, unit.end, functions, scopes)
         unit.scopes = scopes
+        unit.scope_starts = [start for start, _, _ in scopes]
         unit.functions = functions
         return functions
 
@@ -662,12 +665,11 @@ class DwarfReader:
         end: int,
         functions: list[Function],
         scopes: list[tuple[int, int, int]],
-        *,
-        into_types: bool,
     ) -> None:
         """Collects functions and naming scopes below the DIE at `at`, which ends at `end` at the latest.
 
-        Namespaces are walked into, everything else is jumped over. A scope is (start, end, depth).
+        Namespaces are walked into, everything else is jumped over. A scope is (start, end, index of the one around it or
+        -1), in tree order.
         """
         data = self.info
         abbrevs = self._abbrevs(unit)
@@ -678,7 +680,7 @@ class DwarfReader:
         if not abbrev.children:
             return
         at = self._skip(abbrev, unit, at)
-        open_: list[int] = []  # indexes into scopes of the namespaces that we are in; -1: something unnamed
+        open_: list[int] = []  # indexes into scopes of the namespaces that we are in
         skip = self._skip
         while at < end:
             start = at
@@ -690,8 +692,7 @@ class DwarfReader:
                 if not open_:
                     return
                 index = open_.pop()
-                if index >= 0:
-                    scopes[index] = (scopes[index][0], at, scopes[index][2])
+                scopes[index] = (scopes[index][0], at, scopes[index][2])
                 continue
             abbrev = abbrevs[code]
             kind = abbrev.kind
@@ -708,13 +709,13 @@ class DwarfReader:
                 if after == 0:
                     after = self._end_of_children(unit, body)
                 if abbrev.children:
-                    scopes.append((start, after, len(open_)))
+                    scopes.append((start, after, open_[-1] if open_ else -1))
                 at = after
                 continue
             if kind == 3:
                 if len(open_) > _MAX_DEPTH:
                     raise Malformed("namespaces nested without end")
-                scopes.append((start, end, len(open_)))
+                scopes.append((start, end, open_[-1] if open_ else -1))
                 open_.append(len(scopes) - 1)
                 at = skip(abbrev, unit, at)
                 continue
@@ -726,7 +727,7 @@ class DwarfReader:
             if after == 0:
                 after = self._end_of_children(unit, skip(abbrev, unit, at))
             if kind == 2:
-                scopes.append((start, after, len(open_)))
+                scopes.append((start, after, open_[-1] if open_ else -1))
             at = after
 
     def _after(self, abbrev: Abbrev, unit: Unit, at: int, base: int) -> int:
@@ -778,11 +779,11 @@ class DwarfReader:
 
     def body(
         self, unit: Unit, function: Function
-    ) -> list[tuple[tuple[tuple[int, int], ...], int | None, int, int, int]]:
+    ) -> list[Node]:
         """What is inlined into `function`, in tree order. Raises any of FAULTS."""
         if function.nodes is not None:
             return function.nodes
-        nodes: list[tuple[tuple[tuple[int, int], ...], int | None, int, int, int]] = []
+        nodes: list[Node] = []
         if function.body:
             data = self.info
             abbrevs = self._abbrevs(unit)
@@ -880,25 +881,23 @@ class DwarfReader:
         if unit.scopes is None:
             self.functions(unit)
         scopes = unit.scopes or []
+        starts = unit.scope_starts
         parts: list[str] = []
         for _ in range(_MAX_DEPTH):
-            starts = [s for s, _, _ in scopes]
-            at = bisect_right(starts, die - 1) - 1
-            chain: list[int] = []
-            # scopes are in tree order: of those that begin before the DIE, the enclosing ones are found going back
-            depth = 1 << 30
-            while at >= 0 and depth > 0:
-                start, end, level = scopes[at]
-                if level < depth and end > die:
-                    chain.append(start)
-                    depth = level
-                at -= 1
-            if not chain:
+            # in tree order: what encloses the DIE is the last scope that begins before it, or one around that one
+            index = bisect_right(starts, die - 1) - 1
+            while index >= 0 and scopes[index][1] <= die:
+                index = scopes[index][2]
+            if index < 0:
                 break
-            for start in reversed(chain):
-                parts.append(self._short_name(unit, start))
-            inner = chain[0]
+            inner = scopes[index][0]
+            chain = []
+            while index >= 0:
+                chain.append(scopes[index][0])
+                index = scopes[index][2]
+            parts += [self._short_name(unit, start) for start in reversed(chain)]
             scopes = self._inside(unit, inner)
+            starts = [start for start, _, _ in scopes]
         return "::".join(part for part in parts if part)
 
     def _inside(self, unit: Unit, die: int) -> list[tuple[int, int, int]]:
@@ -939,7 +938,7 @@ class DwarfReader:
                 unit, self._skip(abbrev, unit, at)
             )
             if abbrev.tag in _SCOPES:
-                scopes.append((start, after, 0))
+                scopes.append((start, after, -1))
             at = after
         self.budget.spend(at - begin)
 
@@ -973,6 +972,11 @@ class DwarfReader:
                 self.faults.append(f"line program at {unit.stmt_list:#x}: {fault}")
             self._lines[key] = table
         return self._lines[key]
+
+    def forget_lines(self, unit: Unit) -> None:
+        """Lets go of a unit's line table, which is by far the largest thing read."""
+        if unit.stmt_list is not None:
+            self._lines.pop((unit.stmt_list, unit.comp_dir), None)
 
     def _line_string(self, section: str, offset: int) -> bytes:
         return string_at(self._str if section == ".debug_str" else self.elf.section(section), offset)
@@ -1057,11 +1061,11 @@ class DwarfReader:
             out: list[FrameTuple] = []
             if function is not None:
                 for origin, call_file, call_line in self.chain(unit, function, address):
-                    name, linkage = self._safe_name(origin)
+                    name, linkage = self.safe_name(origin)
                     out.append((name, linkage, file, line or None, 0))
                     file = table.file_name(call_file) if table else None
                     line = call_line
-                name, linkage = self._safe_name(function.die)
+                name, linkage = self.safe_name(function.die)
                 out.append((name, linkage, file, line or None, _start_of(function, address)))
             elif file is not None:
                 out.append((None, None, file, line or None, 0))
@@ -1071,7 +1075,8 @@ class DwarfReader:
             self.faults.append(f"unit at {unit.offset:#x}: {fault}")
             return []
 
-    def _safe_name(self, die: int | None) -> tuple[str | None, str | None]:
+    def safe_name(self, die: int | None) -> tuple[str | None, str | None]:
+        """name_of(), or (None, None) where the names are damaged."""
         if die is None:
             return None, None
         try:

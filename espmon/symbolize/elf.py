@@ -104,6 +104,7 @@ class ElfFile:
         self._sha256: str | None = None
         self._symbols: SymbolTable | None = None
         self._inflated: dict[str, bytes] = {}
+        self._kept: dict[str, bytes] = {}
         self._read_headers()
 
     @classmethod
@@ -193,12 +194,11 @@ class ElfFile:
         self.mapped = merged
         self._mapped_lows = [low for low, _ in merged]
         self.code = sorted(
-            (
-                (s.address, s.address + s.stored, s.offset)
-                for s in sections
-                if s.flags & SHF_ALLOC and s.flags & SHF_EXECINSTR and s.stored and s.kind == SHT_PROGBITS
-            ),
+            (s.address, s.address + s.stored, s.offset)
+            for s in sections
+            if s.flags & SHF_ALLOC and s.flags & SHF_EXECINSTR and s.stored and s.kind == SHT_PROGBITS
         )
+        self._bodies = [memoryview(data)[offset : offset + high - low] for low, high, offset in self.code]
         self._code_lows = [low for low, _, _ in self.code]
         # Notes may be missing from old ELF files; a truncated file lacks its end, where the debug sections and the
         # section table lie, so that case has been told above already.
@@ -226,12 +226,22 @@ class ElfFile:
         at = bisect_right(self._code_lows, address) - 1
         if at < 0 or address >= self.code[at][1]:
             return b""
-        low, high, offset = self.code[at]
-        start = offset + address - low
-        return self.data[start : start + min(count, high - address)]
+        start = address - self.code[at][0]
+        return bytes(self._bodies[at][start : start + count])
+
+    def release_debug_sections(self) -> None:
+        """Lets go of the file's bytes but for code, call frame information and function symbols, for which it is asked on."""
+        for name in (".debug_frame", ".eh_frame"):
+            self._kept[name] = self.section(name)
+        _ = self.symbols, self.sha256
+        self._bodies = [memoryview(bytes(body)) for body in self._bodies]
+        self.data = b""
+        self._inflated.clear()
 
     def section(self, name: str) -> bytes:
         """The bytes of a section, inflated if it is compressed; empty when it is missing or damaged."""
+        if name in self._kept:
+            return self._kept[name]
         section = self._by_name.get(name)
         if section is None or section.kind == SHT_NOBITS:
             zname = "." + "z" + name[1:]  # old GNU form: .zdebug_info, "ZLIB" and a big-endian size before the stream

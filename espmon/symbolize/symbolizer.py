@@ -18,6 +18,7 @@ from espmon.symbolize.callsite import call_before
 from espmon.symbolize.dwarf import DwarfReader, FrameTuple
 from espmon.symbolize.elf import ElfFile, Stamp, clean, stamp_of
 from espmon.symbolize.explain import explained
+from espmon.symbolize.index import Index, IndexDamaged, build, load, store
 from espmon.symbolize.names import demangled, without_clone_suffix
 from espmon.symbolize.rom import is_rom, rom_symbol
 from espmon.symbolize.unwind import Unwinder
@@ -31,8 +32,11 @@ _RECHECK_S = 0.5
 class Program:
     """One ELF that stays usable while builds replace it. `problem` says why there is no `elf`, when there is none."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, index_dir: Path | None = None) -> None:
         self.path = Path(path)
+        self._index_dir = index_dir
+        self._index: Index | None = None
+        self._building: ElfFile | None = None
         self.elf: ElfFile | None = None
         self.problem: ElfUnusable | None = None
         self._reader: DwarfReader | None = None
@@ -59,12 +63,42 @@ class Program:
         self._reader = None
         self._unwinder = None
         self._chip = None
+        self._index = None
         self.elf = None
         try:
-            self.elf = ElfFile.open(self.path)
-            self.problem = None
+            elf = ElfFile.open(self.path)
+            _expect_usable(elf)
         except ElfUnusable as problem:
             self.problem = problem
+            return
+        self.problem = None
+        self.elf = elf
+        if self._index_dir is not None:
+            self._index = load(self._index_dir, elf.sha256)
+            if self._index is not None:
+                elf.release_debug_sections()
+
+    def take_index(self, elf: ElfFile, body: bytes, lock: threading.RLock) -> None:
+        """Stores a built index and answers from it from now on, unless the file was replaced meanwhile."""
+        folder = self._index_dir
+        index = load(folder, elf.sha256) if folder is not None and store(folder, elf.sha256, body) else None
+        if index is None:
+            try:
+                index = Index(body, bytes.fromhex(elf.sha256))  # nowhere to write: keep it in memory
+            except IndexDamaged:
+                return
+        with lock:
+            if self.elf is elf:
+                self._index = index
+                self._reader = None
+                elf.release_debug_sections()
+
+    def wants_index(self) -> ElfFile | None:
+        """The ELF that an index should be built of now, once per ELF; None when there is no need."""
+        if self._index_dir is None or self._index is not None or self.elf is None or self._building is self.elf:
+            return None
+        self._building = self.elf
+        return self.elf
 
     @property
     def reader(self) -> DwarfReader | None:
@@ -100,12 +134,16 @@ class Program:
 
     def frames(self, address: int) -> list[FrameTuple]:
         """What stands at `address`, names filled from the symbol table where the debug information has none."""
-        if self.elf is None or self.reader is None or not self.elf.is_mapped(address):
+        elf = self.elf
+        if elf is None or not elf.is_mapped(address):
             return []
-        found = self.reader.frames(address)
+        if self._index is not None:
+            found = self._index.frames(address)
+        else:
+            found = self.reader.frames(address) if self.reader is not None else []
         if found and found[-1][0] is not None:
             return found
-        symbol = self.elf.symbols.at(address)
+        symbol = self._index.symbol_at(address) if self._index is not None else elf.symbols.at(address)
         if symbol is None:
             return found
         name = demangled(symbol.name)
@@ -131,8 +169,8 @@ class Symbolizer:
         chip: str | None = None,
     ) -> None:
         self._lock = threading.RLock()
-        self._programs = [Program(path) for path in elfs]
-        self._index_dir = index_dir
+        self._programs = [Program(path, index_dir) for path in elfs]
+        self._builders: list[threading.Thread] = []
         self._all_stack_words = all_stack_words
         self._chip = chip
 
@@ -152,7 +190,9 @@ class Symbolizer:
         with self._lock:
             for program in self._programs:
                 program.refresh()
-            return self.describe(int(address) & 0xFFFFFFFF, call_site, self._programs, self.chip_for(None))
+            found = self.describe(int(address) & 0xFFFFFFFF, call_site, self._programs, self.chip_for(None))
+        self._build_indexes()
+        return found
 
     def explain(self, event: Explained) -> Explained:
         """`event` with `frames`, `elf` and `fingerprint` filled (of a Reset only `frames`): most recent call first.
@@ -162,7 +202,27 @@ class Symbolizer:
         with self._lock:
             for program in self._programs:
                 program.refresh(now=True)
-            return explained(event, self)
+            out = explained(event, self)
+        self._build_indexes()
+        return out
+
+    def _build_indexes(self) -> None:
+        """Starts building what is missing, after the first answer so that it did not wait for it."""
+        for program in self._programs:
+            if (elf := program.wants_index()) is not None:
+                builder = threading.Thread(target=self._build, args=(program, elf), name="index", daemon=True)
+                self._builders.append(builder)
+                builder.start()
+
+    def _build(self, program: Program, elf: ElfFile) -> None:
+        body = build(elf)
+        program.take_index(elf, body, self._lock)
+
+    def wait_for_index(self, timeout: float | None = None) -> None:
+        """Waits until the indexes that are being built are there, at most `timeout` seconds for each."""
+        for builder in self._builders:
+            builder.join(timeout)
+        self._builders = [builder for builder in self._builders if builder.is_alive()]
 
     @property
     def programs(self) -> Sequence[Program]:
@@ -202,6 +262,16 @@ class Symbolizer:
         if symbol is not None:
             return _frames(address, [(demangled(symbol.name), symbol.name, None, None, symbol.address)], "rom")
         return ()
+
+
+def _expect_usable(elf: ElfFile) -> None:
+    """Raises ElfUnusable for an ELF that has nothing to look addresses up in."""
+    if not elf.has_section(".debug_info") and not elf.has_section(".zdebug_info") and not len(elf.symbols):
+        raise ElfUnusable(
+            clean(str(elf.path)),
+            "is stripped: it has neither symbols nor line information",
+            "Give the .elf file that the linker wrote, before strip or objcopy.",
+        )
 
 
 def _frames(address: int, found: Sequence[FrameTuple], module: str | None = "app") -> tuple[Frame, ...]:
