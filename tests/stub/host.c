@@ -106,7 +106,7 @@ static void driven(void) {
     memset(flash, 0xff, sizeof flash);
     int how = setjmp(power_switch);
     if (how) {
-        chip.cut = -1;
+        if (how == POWER_CUT) chip.cut = -1;
         if (asked) {
             asked = 0;
             answer(1, 0, 0, 0);

@@ -28,7 +28,7 @@ def meet(rate: int) -> Steps[OwnStub]:
     stub = OwnStub(Link(rate), LOADERS["esp8266"], _NOBODY)
     stub._clock = 52_000_000
     for _ in range(20):
-        if (yield from stub._answers(1, 0.2)):
+        if (yield from stub._answers(1, 0.5)):
             return stub
     raise AssertionError("a stub that runs does not answer at all")
 

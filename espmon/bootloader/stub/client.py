@@ -27,7 +27,6 @@ from espmon.bootloader.packets import request, words
 from espmon.bootloader.stub import payload
 from espmon.bootloader.stub.errors import FlashProtected, FlashSilent, StubRefused, StubSilent
 from espmon.bootloader.stub.protocol import (
-    DIGEST_MD5,
     LARGEST_BODY,
     LEAVE_BOOT,
     LEAVE_RESET,
@@ -250,7 +249,7 @@ class OwnStub(Loader):
 
     def _digests(self, offset: int, size: int, work_s: float = 0.0) -> Steps[tuple[int, bytes]]:
         work = work_s + size / SECTOR * (LOOK_S + MD5_S)
-        frame = yield from self._ask(Op.DIGEST, words(offset, size, DIGEST_MD5), work_s=work)
+        frame = yield from self._ask(Op.DIGEST, words(offset, size, 0), work_s=work)
         if len(frame.body) != 20:
             raise StubRefused(Op.DIGEST, Status.COMMAND)
         return int.from_bytes(frame.body[:4], "little"), frame.body[4:]
@@ -335,7 +334,7 @@ class OwnStub(Loader):
                     continue
                 reached = int.from_bytes(frame.body, "little") if frame.body else at
                 if frame.argument != Status.OK:
-                    raise StubRefused(Op.ERASE, frame.argument, reached)
+                    raise StubRefused(Op.ERASE, frame.argument, reached if offset <= reached < end else None)
                 at = max(at, min(end, reached))
             if at == before:
                 failures += 1
@@ -405,7 +404,7 @@ class OwnStub(Loader):
         yield Wait(1.2)
         yield from link.set_rate(old, "failed")
         yield from self._drop()
-        if (yield from self._answers(8, 0.25)):
+        if (yield from self._answers(6, 0.5)):
             return False
         raise StubSilent(Op.RATE, 3.0, link.heard)
 
@@ -621,7 +620,7 @@ def start(rom: RomLoader) -> Steps[Loader]:
     frame = yield from stub._frame(0.6 + link.wire_s(128) + 4 * link.round_trip_s)
     hello = parse_hello(frame) if frame is not None else None
     if hello is None:
-        if not (yield from stub._answers(4, 0.25)):
+        if not (yield from stub._answers(4, 0.5)):
             raise StubNotStarted(link.heard)
         hello = stub.hello
     if hello.version != VERSION:

@@ -75,7 +75,6 @@ enum {
 };
 
 enum { WRITE_DEFLATE = 1 };
-enum { DIGEST_MD5 = 1 };
 enum { LEAVE_RETURN = 0, LEAVE_RESET = 1, LEAVE_BOOT = 2 };
 
 /* SPI_FLASH_CMD bits of the ESP8266's flash controller. */

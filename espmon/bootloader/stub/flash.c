@@ -99,7 +99,10 @@ static u32 put_sector(u32 address, const u32 *want, u32 *digest) {
         flags = SEC_ERASED;
         if (!change(address, SPI_SE, ERASE_MS)) return 0;
     }
-    for (u32 at = 0; at < SECTOR; at += PIECE) {
+    /* From the end to the start: an image's magic byte is the last of its first sector, so that a power cut never
+     * leaves one that boots with a piece missing. */
+    for (u32 at = SECTOR; at;) {
+        at -= PIECE;
         const u32 *piece = want + at / 4;
         u32 same = 1;
         if (!fetch(address + at)) return 0;

@@ -38,6 +38,7 @@ enum {
 #define hw_spi_words (SPI + 16)
 
 #define CPU_CLOCK REG(0x3ff00014)   /* bit 0: CPU at twice the bus clock */
+#define WATCHDOG SPI[0x700 / 4]     /* 0x60000900, bit 0: on */
 #define RTC_CONTROL REG(0x60000700) /* bit 31: software reset */
 
 /* Boot ROM, the one version known ("ets Jan  8 2013"); addresses from its public symbol table. */
@@ -45,8 +46,6 @@ enum {
 #define ets_isr_attach ROM(0x40000f88, void, u32, void (*)(void *), void *)
 #define ets_isr_mask ROM(0x40000f98, void, u32)
 #define ets_isr_unmask ROM(0x40000fa8, void, u32)
-#define ets_wdt_disable ROM(0x400030f0, u32, void)
-#define ets_wdt_restore ROM(0x40003158, void, u32)
 #define SelectSpiFunction ROM(0x40003f58, void, void)
 #define spi_flash_attach ROM(0x40004644, void, u32, u32)
 #define hw_md5_start ROM(0x40009818, void, void *)                  /* MD5Init: context, 88 bytes */
@@ -165,7 +164,8 @@ u32 start(u32 came_from) {
     u32 divider = UART_CLKDIV & 0xfffff, conf1 = UART_CONF1, watchdog, how;
     for (u32 *p = (u32 *)&g; p < (u32 *)(&g + 1); p++) *p = 0;
     g.came_from = came_from;
-    watchdog = ets_wdt_disable();
+    watchdog = WATCHDOG;
+    WATCHDOG = watchdog & ~1u;
     CPU_CLOCK |= 1;
     SelectSpiFunction();
     spi_flash_attach(0, 0);
@@ -188,7 +188,7 @@ u32 start(u32 came_from) {
     UART_CONF1 = conf1;
     CPU_CLOCK &= ~1u;
     UART_CLKDIV = how == LEAVE_RETURN ? divider : BOOT_DIVIDER;
-    ets_wdt_restore(watchdog);
+    WATCHDOG = watchdog;
     if (how == LEAVE_RESET) {
         RTC_CONTROL |= 1u << 31;
         for (;;) {

@@ -79,7 +79,6 @@ SECTOR_ERASED = 2
 SECTOR_MISMATCH = 4
 
 WRITE_DEFLATE = 1
-DIGEST_MD5 = 1
 LEAVE_RETURN, LEAVE_RESET, LEAVE_BOOT = 0, 1, 2
 
 
@@ -197,9 +196,11 @@ class Hello:
 
 def parse_hello(frame: Frame) -> Hello | None:
     """The stub's answer to HELLO; None when it is none."""
-    if frame.op != Op.HELLO | REPLY or len(frame.body) != 36:
+    if frame.op != Op.HELLO | REPLY or len(frame.body) != 40:
         return None
-    window, divider, flash_id, status, size, damaged, lost, line, can_boot = struct.unpack("<9I", frame.body)
+    window, divider, flash_id, status, size, damaged, lost, overruns, framing, can_boot = struct.unpack(
+        "<10I", frame.body
+    )
     return Hello(
         version=frame.argument,
         window=window,
@@ -209,7 +210,7 @@ def parse_hello(frame: Frame) -> Hello | None:
         flash_size=size,
         damaged=damaged,
         lost=lost,
-        overruns=line >> 16,
-        framing=line & 0xFFFF,
+        overruns=overruns,
+        framing=framing,
         can_boot=bool(can_boot),
     )

@@ -124,9 +124,10 @@ static void do_hello(void) {
     ANSWER[4] = g.chip_size;
     ANSWER[5] = g.bad_frames;
     ANSWER[6] = g.lost_ring;
-    ANSWER[7] = g.lost_fifo << 16 | (g.framing & 0xffff);
-    ANSWER[8] = hw_can_boot();
-    reply(PROTOCOL, 36);
+    ANSWER[7] = g.lost_fifo;
+    ANSWER[8] = g.framing;
+    ANSWER[9] = hw_can_boot();
+    reply(PROTOCOL, 40);
 }
 
 static void do_map(void) {
@@ -156,20 +157,20 @@ static void do_read(void) {
 }
 
 static void do_digest(void) {
-    u32 address = BODY[0], left = BODY[1], md5 = BODY[2] & DIGEST_MD5, crc = ~0u;
+    u32 address = BODY[0], left = BODY[1], crc = ~0u;
     u32 *context = g.window, *piece = g.window + 64; /* no write is under way */
     hw_md5_start(context);
     while (left && fetch(address)) {
         u32 n = left < PIECE ? left : PIECE;
         for (u32 k = 0; k < PIECE / 4; k++) piece[k] = hw_spi_words[k];
         for (u32 k = 0; k < n; k++) crc = crc_byte(crc, ((u8 *)piece)[k]);
-        if (md5) hw_md5_add(context, piece, n);
+        hw_md5_add(context, piece, n);
         address += n;
         left -= n;
     }
     ANSWER[0] = ~crc;
     hw_md5_end((u8 *)(ANSWER + 1), context);
-    reply(g.fault, md5 ? 20 : 4);
+    reply(g.fault, 20);
 }
 
 static void do_erase(void) {
@@ -241,10 +242,10 @@ static u32 serve(void) {
             if (!g.fault) return address;
         } else if (op == OP_WRITE && n == 3) {
             if (writable(address, length)) do_write();
-            else reply(g.fault, 0);
+            else reply(g.fault, 4);
         } else if (op == OP_ERASE && n == 2) {
             if (writable(address, length)) do_erase();
-            else reply(g.fault, 0);
+            else reply(g.fault, 4);
         } else if ((op == OP_MAP || op == OP_READ || op == OP_DIGEST) && n == 3) {
             if (!allowed(address, op == OP_DIGEST ? (length + SECTOR - 1) & ~(SECTOR - 1u) : length)) reply(g.fault, 4);
             else if (op == OP_MAP) do_map();
