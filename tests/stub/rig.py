@@ -22,8 +22,8 @@ import serial
 
 from espmon.bootloader.actions import Action, Discard, Note, Now, Receive, Send, SetBaud, SetLines, Steps, Wait
 from espmon.bootloader.resets import HARD, SEQUENCES
-from espmon.bootloader.session import SessionPlan
-from espmon.bootloader.stub import rungs
+from espmon.bootloader.session import Rung, SessionPlan
+from espmon.bootloader.stub.client import start
 
 FLASH_SIZE = 4 << 20
 
@@ -39,7 +39,7 @@ def files() -> tuple[str, str, str]:
 
 def plan(rate: int, **more: Any) -> SessionPlan:
     """A session with our stub only, lines wired as on a NodeMCU."""
-    return SessionPlan(sequences=SEQUENCES["unix"], hard_reset=HARD, rate=rate, rungs=rungs(), **more)
+    return SessionPlan(sequences=SEQUENCES["unix"], hard_reset=HARD, rate=rate, rungs={"esp8266": (Rung("espmon", start),)}, **more)
 
 
 class Rig:
