@@ -84,10 +84,13 @@ def _place(event: Event, named: bool) -> str:
     return f"{one_line(event.file)}:{lines}" if named else f"line {lines}"
 
 
-def _run(stream: IO[bytes], name: str, write: Callable[[Event], None], explain: Callable[[Event], Event]) -> None:
+def _run(
+    stream: IO[bytes], name: str, baud: int | None, write: Callable[[Event], None], explain: Callable[[Event], Event]
+) -> None:
+    from espmon.app.rates import CaptureDecoder
     from espmon.decode import Decoder
 
-    decoder = Decoder(file=name)
+    decoder = Decoder(file=name) if baud is None else CaptureDecoder(baud, file=name)
 
     def pass_on(events: Iterable[Event]) -> None:
         for event in events:
@@ -110,10 +113,22 @@ def _run(stream: IO[bytes], name: str, write: Callable[[Event], None], explain: 
     type=click.Path(path_type=Path),
     help="ELF of the firmware (repeatable): adds functions and lines.",
 )
+@click.option(
+    "--baud",
+    type=click.IntRange(300, 10_000_000),
+    metavar="RATE",
+    help="The rate at which FILES were received: finds what was sent at another, and reads ROM banners in it.",
+)
 @click.option("--all-stack-words", is_flag=True, help="Show every code-like stack word, not only likely frames.")
 @click.pass_context
 def decode(
-    ctx: click.Context, files: tuple[Path, ...], as_json: bool, lines: bool, elfs: tuple[Path, ...], all_stack_words: bool
+    ctx: click.Context,
+    files: tuple[Path, ...],
+    as_json: bool,
+    lines: bool,
+    elfs: tuple[Path, ...],
+    baud: int | None,
+    all_stack_words: bool,
 ) -> None:
     """Explain the resets and crashes in log FILES.
 
@@ -136,10 +151,10 @@ def decode(
             name = str(path)
             try:
                 if name == "-":
-                    _run(sys.stdin.buffer, "-", write, explain)
+                    _run(sys.stdin.buffer, "-", baud, write, explain)
                 else:
                     with path.open("rb") as stream:
-                        _run(stream, name, write, explain)
+                        _run(stream, name, baud, write, explain)
             except BrokenPipeError:
                 raise
             except OSError as error:

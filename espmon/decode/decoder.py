@@ -91,6 +91,19 @@ class Decoder:
             self._facts.finish("deadline")
         return self._take()
 
+    @property
+    def line(self) -> int:
+        """Number of the line that the next byte belongs to."""
+        return self._line
+
+    def insert(self, event: Event) -> list[Event]:
+        """A fact that was found elsewhere in these bytes (text sent at another rate) takes its place among the others.
+
+        It is counted and numbered like one of ours: a :class:`Boot` closes an open dump and may complete a boot loop.
+        """
+        self._facts.insert(event)
+        return self._take()
+
     def close(self, at: float | None = None) -> list[Event]:
         """The input has ended: the last line and everything open."""
         if self._size:

@@ -6,7 +6,7 @@ The interpreter sees the lines that may matter, in order; the decoder skips the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from espmon.decode import causes
@@ -374,12 +374,26 @@ class Interpreter:
             boot_mode=banner.mode,
             saved_pc=tuple(banner.saved_pc),
         )
+        self._begin_run(boot)
+
+    def _begin_run(self, boot: Boot) -> None:
         self.out.append(boot)
         self.boots += 1
-        if banner.chip is not None:
-            self.chip = banner.chip
+        if boot.chip is not None:
+            self.chip = boot.chip
         self._seen.clear()
         self._next_run(boot)
+
+    def insert(self, event: Event) -> None:
+        """An event from elsewhere, at the place where the text is now."""
+        place: dict[str, Any] = {"file": self._file, "port": self._port, "boot": self.boots}
+        if isinstance(event, Boot):
+            self._close_dump("banner", event.chip)
+            self._flush_banner()
+            self._close_core_dump(complete=False)
+            self._begin_run(replace(event, **place | {"boot": self.boots}))
+        else:
+            self.out.append(replace(event, **place))
 
     def begin_core_dump(self, token: Token, kind: str) -> None:
         """`CORE DUMP START`."""
