@@ -13,13 +13,6 @@ from espmon.errors import ElfUnusable
 from espmon.events import Crash, Event, Reset
 
 
-def has_addresses(event: Event) -> bool:
-    """True for events that the symbolizer can say more about."""
-    if isinstance(event, Crash):
-        return True
-    return isinstance(event, Reset) and bool(event.registers or event.backtraces)
-
-
 class Explainer(threading.Thread):
     """Fills slots one after the other. `problem` is called once for each ELF that can't be used."""
 

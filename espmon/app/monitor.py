@@ -15,13 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from espmon.app.explainer import Explainer, has_addresses
 from espmon.app.keys import Keyboard, KeyMachine, Typed, help_lines
 from espmon.app.keys import Wish as KeyWish
 from espmon.app.listener import Decodes, Listener, Run, Send, download_sequence, reset_sequence
 from espmon.app.outbox import Item, Outbox, Slot
 from espmon.app.rate import DEFAULT_BAUD, FixedRate, RateFollower
-from espmon.app.source import project_folder
 from espmon.errors import (
     EXIT_BOOT_LOOP_SEEN,
     EXIT_CRASH_SEEN,
@@ -30,7 +28,7 @@ from espmon.errors import (
     EXIT_TIMEOUT,
     ElfUnusable,
 )
-from espmon.events import BootLoop, Crash, Event, PortChanged, Text, to_json_line
+from espmon.events import BootLoop, Crash, Event, PortChanged, Reset, Text, to_json_line
 from espmon.port import SerialPort
 from espmon.sinks.console import Console
 from espmon.sinks.lines import LEVELS, LineRules, LineWatch, compile_pattern
@@ -40,6 +38,8 @@ from espmon.sinks.textlog import TextLog
 
 if TYPE_CHECKING:
     from types import FrameType
+
+    from espmon.app.explainer import Explainer
 
 IDLE_S = 0.1  # after this long without a byte, an unfinished letter or line is shown as it is
 LAST_WORDS_S = 5.0  # how long the end waits for a crash that is still being looked up
@@ -114,7 +114,7 @@ class Monitor:
             log=self._log,
             watch=watch,
             has_elf=bool(options.elfs),
-            roots=[str(project_folder(elf)) for elf in options.elfs],
+            roots=_project_folders(options.elfs),
         )
         # with --json the text is only shaped where somebody reads it
         self._shapes_text = not options.json or watch is not None or self._log is not None
@@ -180,6 +180,8 @@ class Monitor:
 
     def _explain(self, slot: Slot) -> None:
         if self._explainer is None:
+            from espmon.app.explainer import Explainer
+
             self._explainer = Explainer(
                 self.options.elfs,
                 source_roots=self.options.source_roots,
@@ -457,3 +459,16 @@ def _decoder(port: str) -> Decodes:
     decoder: Any = getattr(importlib.import_module("espmon.decode"), "Decoder", None)
     made: Decodes = _TextOnly(port) if decoder is None else decoder(port=port)
     return made
+
+
+def _project_folders(elfs: Sequence[str]) -> list[str]:
+    if not elfs:
+        return []
+    from espmon.app.source import project_folder
+
+    return [str(project_folder(elf)) for elf in elfs]
+
+
+def has_addresses(event: Event) -> bool:
+    """True for events that the symbolizer can say more about."""
+    return isinstance(event, Crash) or (isinstance(event, Reset) and bool(event.registers or event.backtraces))

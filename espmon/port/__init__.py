@@ -3,6 +3,10 @@
 Level 3. Nothing here imports pyserial before a port is opened or listed.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from espmon.port.holders import Holder, holders
 from espmon.port.names import (
     ListedPort,
@@ -16,7 +20,9 @@ from espmon.port.names import (
     similar,
 )
 from espmon.port.serial_port import Chunk, RateSet, SerialPort
-from espmon.port.worker import run_steps
+
+if TYPE_CHECKING:
+    from espmon.port.worker import run_steps
 
 __all__ = [
     "Chunk",
@@ -35,3 +41,11 @@ __all__ = [
     "run_steps",
     "similar",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "run_steps":  # the only thing here that needs the boot loader package
+        from espmon.port.worker import run_steps
+
+        return run_steps
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 
@@ -67,6 +66,8 @@ def _from_proc(path: str) -> list[Holder]:
 
 
 def _from_lsof(device: str) -> list[Holder]:
+    import subprocess  # 20 ms, and only needed here
+
     try:
         done = subprocess.run(
             ["/usr/sbin/lsof", "-F", "pc", "--", device], capture_output=True, timeout=3, check=False, stdin=subprocess.DEVNULL

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import select
-import shutil
 import sys
 from typing import TextIO
 
@@ -63,7 +62,8 @@ class Screen:
                 return os.get_terminal_size(self._fd).columns or 80
             except OSError:
                 pass
-        return shutil.get_terminal_size((80, 24)).columns
+        columns = os.environ.get("COLUMNS", "")
+        return int(columns) if columns.isdecimal() and 0 < int(columns) < 1000 else 80
 
     def write(self, text: str) -> None:
         """Shows `text`. Raises `OutputClosed`."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from espmon.sinks.neutral import plain
 from espmon.sinks.rawlog import open_for_append, write_all
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class TextLog:
