@@ -7,11 +7,9 @@ another. Addresses are :class:`Address`, so that the serializer can tell them fr
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 
@@ -26,11 +24,37 @@ class Address(int):
     __repr__ = __str__
 
 
+class _Fact:
+    """What all values here share: equal when they are of one class and their fields are.
+
+    `dataclass` could write these methods for each class; it compiles them at import, and so many classes would cost
+    every start of the program 10 ms.
+    """
+
+    __slots__ = ()
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self.__dataclass_fields__)
+
+    def __eq__(self, other: object) -> bool:
+        if other.__class__ is not self.__class__:
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__dataclass_fields__ if name != "type")
+
+    def __hash__(self) -> int:
+        return hash((self.__class__, self._values()))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__dataclass_fields__ if name != "type")
+        return f"{self.__class__.__qualname__}({shown})"
+
+
 # --- values inside events -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResetCause:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ResetCause(_Fact):
     """Why a chip says that it was reset. `code` and `name` as printed (or the vendor's name), `meaning` in our words."""
 
     code: int | None = None
@@ -39,8 +63,8 @@ class ResetCause:
     abnormal: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BootMode:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class BootMode(_Fact):
     """What the strapping pins said: `raw` is ``"3,7"`` (ESP8266) or ``"0x13"``; an unreadable digit is ``?``."""
 
     raw: str | None = None
@@ -49,24 +73,24 @@ class BootMode:
     download: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExceptionCause:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ExceptionCause(_Fact):
     """CPU exception: EXCCAUSE (Xtensa) or MCAUSE (RISC-V) and its name."""
 
     number: int | None = None
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BacktraceEntry:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class BacktraceEntry(_Fact):
     """One ``PC:SP`` pair as printed; `sp` is None where none was printed."""
 
     pc: Address
     sp: Address | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StackDump:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class StackDump(_Fact):
     """One printed stack block. `code_words`: its words inside the chip's code ranges, in order.
 
     `words` holds (address, word) of every printed word, for unwinding; it is not part of the JSON.
@@ -82,8 +106,8 @@ class StackDump:
     words: tuple[tuple[int, int], ...] = field(default=(), metadata={"json": False})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Location:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Location(_Fact):
     """Where in the source a message says that it happened (printed by the firmware, not looked up)."""
 
     file: str | None = None
@@ -91,16 +115,16 @@ class Location:
     function: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedAlloc:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class FailedAlloc(_Fact):
     """Arduino core's ``last failed alloc``: who asked (`caller`) for how many bytes (`size`)."""
 
     caller: Address | None = None
     size: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Frame(_Fact):
     """What an address is. Inlined frames come first and share the address; what isn't known is None, never guessed.
 
     `module`: ``app``, ``rom`` or None. `origin`: ``pc``, ``return``, ``backtrace``, ``unwound``, ``stack``, ``alloc``.
@@ -120,8 +144,8 @@ class Frame:
     offset: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ElfRef:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ElfRef(_Fact):
     """The ELF that frames were looked up in. `match`: ``verified``, ``unverified`` or ``mismatch``."""
 
     path: str | None = None
@@ -132,8 +156,8 @@ class ElfRef:
 # --- events ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Event(_Fact):
     """What every event carries: where it stood (`file`, `line`, `end_line`, from 1), when (`at`, Unix seconds UTC or
     None), on which `port`, and how many boots that port had seen before it (`boot`)."""
 
@@ -147,7 +171,7 @@ class Event:
     boot: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Text(Event):
     """A span of input bytes, any number of lines or a part of one. All `raw` of a port joined is the input, exactly."""
 
@@ -161,7 +185,7 @@ class Text(Event):
         return self.raw.decode("utf-8", "replace")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Boot(Event):
     """A ROM boot banner, or one read from bytes that were received at another rate (`inferred`)."""
 
@@ -178,7 +202,7 @@ class Boot(Event):
     saved_pc: tuple[Address, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Reset(Event):
     """A reset or its reason, stated by anything after the ROM (SDK, Arduino core, Tasmota, ESPHome, IDF ...)."""
 
@@ -194,7 +218,7 @@ class Reset(Event):
     message: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Firmware(Event):
     """What a firmware says of itself when it starts: nothing of it is looked up. `elf_sha256` as printed."""
 
@@ -207,7 +231,7 @@ class Firmware(Event):
     elf_sha256: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Crash(Event):
     """A crash, with everything that its dump said. `kind` is one of the contract's words (``docs/events.md``)."""
 
@@ -236,7 +260,7 @@ class Crash(Event):
     remedies: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class FlashError(Event):
     """The ROM or a boot loader could not start the firmware from flash (``csum err``, ``invalid header`` ...)."""
 
@@ -247,7 +271,7 @@ class FlashError(Event):
     remedies: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class DownloadMode(Event):
     """The board waits for a download instead of running its firmware."""
 
@@ -258,7 +282,7 @@ class DownloadMode(Event):
     remedies: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Brownout(Event):
     """The supply voltage fell below the chip's limit."""
 
@@ -269,7 +293,7 @@ class Brownout(Event):
     remedies: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class CoreDump(Event):
     """A core dump in the log. `format`: ``base64``, ``flash`` ...; `complete`: its end marker was seen."""
 
@@ -279,7 +303,7 @@ class CoreDump(Event):
     complete: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class BootLoop(Event):
     """The board keeps failing in the same way. `boots` in a row, `period_s` seconds apart where times are known."""
 
@@ -291,7 +315,7 @@ class BootLoop(Event):
     remedies: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class HostError(Event):
     """A flashing tool's own failure text found in the log."""
 
@@ -303,7 +327,7 @@ class HostError(Event):
     remedies: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class WrongRate(Event):
     """A stretch of bytes was sent at another baud rate than it was received at."""
 
@@ -315,7 +339,7 @@ class WrongRate(Event):
     bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Recovery(Event):
     """One step of bringing a board back; the last of an incident has `outcome` ``recovered`` or ``gave-up``."""
 
@@ -327,7 +351,7 @@ class Recovery(Event):
     incident: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class DecoderFault(Event):
     """A bug in espmon: one format failed, the stream goes on."""
 
@@ -337,7 +361,7 @@ class DecoderFault(Event):
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class LimitReached(Event):
     """A bound that keeps memory finite was reached; `what` it was, the bound's `limit`."""
 
@@ -347,7 +371,7 @@ class LimitReached(Event):
     limit: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class PortChanged(Event):
     """The port's own state: `state` is ``opened``, ``gone``, ``returned``, ``closed``, ``rate`` or ``failed``."""
 
@@ -358,7 +382,7 @@ class PortChanged(Event):
     baud: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ResetCaused(Event):
     """espmon itself reset the board (`by`: who asked; `how`: which sequence)."""
 
@@ -368,7 +392,7 @@ class ResetCaused(Event):
     how: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Gap(Event):
     """Bytes that were received or expected and could not be stored."""
 
@@ -378,7 +402,7 @@ class Gap(Event):
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Progress(Event):
     """How far a long operation is: `operation`, `done` of `total` (bytes), bytes per second, seconds left."""
 
@@ -402,6 +426,8 @@ def iso_time(at: float | None) -> str | None:
     """Unix seconds as ISO 8601 UTC with milliseconds; None stays None, and so does a time outside the calendar."""
     if at is None:
         return None
+    from datetime import UTC, datetime  # with json, 5 ms of a start that most often needs neither
+
     try:
         return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):
@@ -440,6 +466,8 @@ def to_json_object(event: Event) -> dict[str, Any]:
 
 def to_json_line(event: Event) -> str:
     """One line of JSON, without the newline. Lone surrogates are replaced: the output must encode as UTF-8."""
+    import json
+
     line = json.dumps(to_json_object(event), ensure_ascii=False, separators=(", ", ": "))
     # JSON escapes C0; DEL and C1 would reach a terminal as they are, so they are escaped as well.
     line = _UNSAFE.sub(lambda m: f"\\u{ord(m[0]):04x}", line)

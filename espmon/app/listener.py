@@ -85,7 +85,9 @@ class Clock:
 
 
 class Listener(threading.Thread):
-    """Owns `port`. Events go to `tell`, in order; every byte goes to `keep` before anything else sees it.
+    """Owns `port`. The decoder is made once the port is open and said to be: importing it takes longer than opening.
+
+    Events go to `tell`, in order; every byte goes to `keep` before anything else sees it.
 
     The first failure to open ends the thread with `failure` set; later the board is waited for, unless `reconnect` is
     False. `finished` is called when the thread ends.
@@ -94,7 +96,7 @@ class Listener(threading.Thread):
     def __init__(
         self,
         port: SerialPort,
-        decoder: Decodes,
+        make_decoder: Callable[[], Decodes],
         rate: RateFollower,
         *,
         tell: Callable[[Sequence[Event]], None],
@@ -108,7 +110,8 @@ class Listener(threading.Thread):
         self.failure: PortProblem | None = None
         self.fault: BaseException | None = None
         """A bug of ours that ended the thread."""
-        self._decoder = decoder
+        self._make_decoder = make_decoder
+        self._decoder: Decodes | None = None
         self._rate = rate
         self._tell = tell
         self._keep = keep
@@ -144,7 +147,8 @@ class Listener(threading.Thread):
         finally:
             self.port.dispose()
             try:
-                self._take(self._decoder.close(self._clock.now()))
+                if self._decoder is not None:
+                    self._take(self._decoder.close(self._clock.now()))
                 self._pass_on()
             finally:
                 if self._finished is not None:
@@ -153,8 +157,9 @@ class Listener(threading.Thread):
     def _listen(self) -> None:
         self.port.baud = self._rate.baud
         self.port.open()
-        self.port.remember_identity()
         self._has_opened("opened")
+        self._decoder = self._make_decoder()
+        self.port.remember_identity()
         if self._reset_first:
             self._perform(Run(reset_sequence, "command line"))
         while not self._stopping.is_set():
@@ -193,6 +198,7 @@ class Listener(threading.Thread):
 
     def _patience(self) -> float | None:
         """Seconds until something has to be closed by its deadline."""
+        assert self._decoder is not None
         deadlines = [each for each in (self._decoder.next_deadline, self._rate.next_deadline) if each is not None]
         return max(0.0, min(deadlines) - self._clock.now()) if deadlines else None
 
@@ -202,6 +208,7 @@ class Listener(threading.Thread):
         self._sort(self._rate.hear(chunk))
 
     def _sort(self, heard: Sequence[Chunk | Event | WishRate]) -> None:
+        assert self._decoder is not None
         for each in heard:
             if isinstance(each, Chunk):
                 self._take(self._decoder.feed(each.data, each.at))
@@ -211,6 +218,7 @@ class Listener(threading.Thread):
                 self._take([replace(each, port=self.port.name)])
 
     def _tick(self) -> None:
+        assert self._decoder is not None
         now = self._clock.now()
         deadline = self._rate.next_deadline
         if deadline is not None and now >= deadline:
@@ -310,6 +318,6 @@ class Listener(threading.Thread):
                     told = problem.message
                     self._state("failed", problem.message)
                 continue
-            self.port.remember_identity()
             self._has_opened("returned")
+            self.port.remember_identity()
             return

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,9 +29,10 @@ from espmon.errors import (
     EXIT_TIMEOUT,
     ElfUnusable,
 )
-from espmon.events import BootLoop, Crash, Event, PortChanged, Reset, Text, to_json_line
+from espmon.events import BootLoop, Crash, Event, PortChanged, Reset, Text
 from espmon.port import SerialPort
 from espmon.sinks.console import Console
+from espmon.sinks.jsonl import JsonLines
 from espmon.sinks.lines import LEVELS, LineRules, LineWatch, compile_pattern
 from espmon.sinks.rawlog import RawLog
 from espmon.sinks.screen import NullScreen, OutputClosed, Screen
@@ -106,7 +108,7 @@ class Monitor:
         self._log = TextLog(options.log) if options.log else None
         self._raw_log = RawLog(options.raw_log) if options.raw_log else None
         self._log_off: TextLog | None = None
-        self._json_screen = screen or Screen(colour="never") if options.json else None
+        self._json = JsonLines(sys.stdout.buffer, lines=options.lines) if options.json else None
         self._console = Console(
             NullScreen() if options.json else screen or Screen(colour=options.colour),
             rules=rules,
@@ -121,7 +123,7 @@ class Monitor:
         self._rate_was_auto = rate is None and options.baud is None
         self._rate = rate or FixedRate(options.baud or DEFAULT_BAUD)
         self._outbox = Outbox()
-        self._pending: list[Slot] = []
+        self._pending: deque[Item] = deque()  # facts in their order, while the first is being looked up
         self._explainer: Explainer | None = None
         self._listener: Listener | None = None
         self._keyboard: Keyboard | None = None
@@ -139,9 +141,11 @@ class Monitor:
         try:
             with self._signals():
                 listener.start()
-                with contextlib.suppress(OutputClosed):
+                try:
                     self._show_until_done(deadline)
                     self._last_words()
+                except (OutputClosed, BrokenPipeError):
+                    _forget_output()
         finally:
             keyboard.stop()
             listener.stop()
@@ -157,7 +161,7 @@ class Monitor:
         port = SerialPort(options.port, self._rate.baud)
         return Listener(
             port,
-            _decoder(options.port),
+            lambda: _decoder(options.port),
             self._rate,
             tell=self._put,
             keep=self._raw_log.write if self._raw_log is not None else None,
@@ -234,9 +238,10 @@ class Monitor:
             for item in items:
                 self._show(item)
         limit = time.monotonic() + LAST_WORDS_S
-        for slot in self._pending:
-            slot.ready.wait(max(0.0, limit - time.monotonic()))
-            slot.ready.set()
+        for item in self._pending:
+            if isinstance(item, Slot):
+                item.ready.wait(max(0.0, limit - time.monotonic()))
+                item.ready.set()
         self._show_ready()
         self._console.close()
 
@@ -250,25 +255,33 @@ class Monitor:
     # --- events -----------------------------------------------------------------------------------------------------
 
     def _show(self, item: Item) -> None:
-        if isinstance(item, Slot):
-            if self.options.json:  # the contract: in input order
+        if isinstance(item, Text):
+            self._tell(item)
+        elif self.options.json:  # the contract: in input order
+            if isinstance(item, Slot):
                 item.ready.wait(IN_ORDER_S)
-                self._tell(item.event, item)
-            else:
-                self._pending.append(item)
-                self._show_ready()
+            self._tell_item(item)
+        elif self._pending or isinstance(item, Slot):  # facts keep their order, text goes on
+            self._pending.append(item)
+            self._show_ready()
         else:
             self._tell(item)
 
     def _show_ready(self) -> None:
-        while self._pending and self._pending[0].ready.is_set():
-            slot = self._pending.pop(0)
-            self._tell(slot.event, slot)
+        pending = self._pending
+        while pending and (not isinstance(pending[0], Slot) or pending[0].ready.is_set()):
+            self._tell_item(pending.popleft())
+
+    def _tell_item(self, item: Item) -> None:
+        if isinstance(item, Slot):
+            self._tell(item.event, item)
+        else:
+            self._tell(item)
 
     def _tell(self, event: Event, slot: Slot | None = None) -> None:
         options = self.options
-        if self._json_screen is not None and (options.lines or not isinstance(event, Text)):
-            self._json_screen.write(to_json_line(event) + "\n")
+        if self._json is not None:
+            self._json.write(event)
         if isinstance(event, Text):
             if self._shapes_text:
                 self._console.show(event)
@@ -435,30 +448,12 @@ class Monitor:
                 signal.signal(number, handler)
 
 
-class _TextOnly:
-    """Stands in until the decoder is there."""
-
-    next_deadline: float | None = None
-
-    def __init__(self, port: str) -> None:
-        self._port = port
-
-    def feed(self, data: bytes, at: float | None) -> list[Event]:
-        return [Text(raw=data, at=at, port=self._port)]
-
-    def tick(self, at: float) -> list[Event]:
-        return []
-
-    def close(self, at: float | None = None) -> list[Event]:
-        return []
-
-
-def _decoder(port: str) -> Decodes:
-    import importlib
-
-    decoder: Any = getattr(importlib.import_module("espmon.decode"), "Decoder", None)
-    made: Decodes = _TextOnly(port) if decoder is None else decoder(port=port)
-    return made
+def _forget_output() -> None:
+    """Whoever read us has gone: nothing may be flushed to it at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _project_folders(elfs: Sequence[str]) -> list[str]:
@@ -472,3 +467,9 @@ def _project_folders(elfs: Sequence[str]) -> list[str]:
 def has_addresses(event: Event) -> bool:
     """True for events that the symbolizer can say more about."""
     return isinstance(event, Crash) or (isinstance(event, Reset) and bool(event.registers or event.backtraces))
+
+
+def _decoder(port: str) -> Decodes:
+    from espmon.decode import Decoder
+
+    return Decoder(port=port)

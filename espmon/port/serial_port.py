@@ -194,8 +194,12 @@ class SerialPort:
 
             with contextlib.suppress(OSError):
                 fcntl.ioctl(fd, termios.TIOCNXCL)
+        connection = getattr(port, "_socket", None)
         with contextlib.suppress(*refusals.USING):  # already unplugged: nothing left to close
             port.close()
+        if connection is not None:  # pyserial forgets it when the other side has hung up
+            with contextlib.suppress(OSError):
+                connection.close()
 
     def dispose(self) -> None:
         """Closes the port for good, with what wakes it."""

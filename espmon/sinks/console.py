@@ -386,6 +386,7 @@ class Console:
         """Characters that came while the screen was paused."""
         self._neutral = Neutralizer()
         self._shaper = LineShaper(rules, None)
+        self._deferred: list[tuple[Event, SourceLines]] = []
         self._out: list[str] = []
         self._log_out: list[str] = []
         self._told_slow = False
@@ -412,10 +413,21 @@ class Console:
         """Takes one event; :meth:`flush` shows it. `source` holds source lines for a crash's frames."""
         if isinstance(event, Text):
             self._text(self._neutral.feed(event.raw), event.at)
-        elif isinstance(event, Crash):
-            self._crash(event, source or {})
+        elif self._shaper.at_start and not self._deferred:
+            self._fact(event, source or {})
+        else:  # not in the middle of a line: at its end, or when the line stands still
+            self._deferred.append((event, source or {}))
+
+    def _fact(self, event: Event, source: SourceLines) -> None:
+        if isinstance(event, Crash):
+            self._crash(event, source)
         elif told := notice_lines(event):
             self.notice(told[1][0], told[0], *told[1][1:])
+
+    def _tell_deferred(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        for event, source in deferred:
+            self._fact(event, source)
 
     def _text(self, safe: str, at: float | None) -> None:
         if not safe:
@@ -425,7 +437,12 @@ class Console:
             if self.watch.stopped and not self._told_slow:
                 self._told_slow = True
                 self.notice("--until is too slow on this text and is not applied any more", "warning")
-        self._emit(self._shaper.feed(safe, at))
+        if self._deferred and "\n" in safe:
+            first, safe = safe.split("\n", 1)
+            self._emit(self._shaper.feed(first + "\n", at))
+            self._tell_deferred()
+        if safe:
+            self._emit(self._shaper.feed(safe, at))
         if self.rules.stopped is not None:
             pattern, self.rules.stopped = self.rules.stopped, None
             self.notice(f"A filter is too slow on this text and is not applied any more: {one_line(pattern, 100)}", "warning")
@@ -435,11 +452,12 @@ class Console:
         if self._neutral.holding:
             self._text(self._neutral.flush(), None)
         self._emit(self._shaper.idle())
+        self._tell_deferred()
 
     @property
     def withholding(self) -> bool:
         """True when :meth:`idle` could show more."""
-        return self._neutral.holding or bool(self._shaper._line)
+        return self._neutral.holding or bool(self._deferred) or self._shaper.withholding
 
     def notice(self, what: str, tone: Tone = "quiet", *more: str) -> None:
         """A line of our own, clearly not the board's; `more` lines are indented below it."""

@@ -11,8 +11,8 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
 
 from espmon.errors import UsageProblem
 from espmon.sinks.neutral import plain
@@ -127,12 +127,21 @@ class LineWatch:
             return False
 
 
+_last_second: tuple[int, str] = (-1, "")
+
+
 def clock_stamp(at: float | None) -> str:
     """``12:34:56.789`` in local time, a space behind; blanks where the time is not known."""
+    global _last_second  # a second's text serves all of its lines
     if at is None:
         return " " * 13
-    when = datetime.fromtimestamp(at)  # noqa: DTZ006 - a person reads it: local time
-    return f"{when:%H:%M:%S}.{when.microsecond // 1000:03d} "
+    second = int(at)
+    if _last_second[0] != second:
+        try:
+            _last_second = (second, time.strftime("%H:%M:%S", time.localtime(second)))
+        except (ValueError, OverflowError, OSError):
+            return " " * 13
+    return f"{_last_second[1]}.{int((at - second) * 1000):03d} "
 
 
 class LineShaper:
@@ -172,6 +181,11 @@ class LineShaper:
             text, self._line = self._line, ""
             return self._stamped(text, self._line_at)
         return ""
+
+    @property
+    def withholding(self) -> bool:
+        """True when :meth:`idle` might show more."""
+        return bool(self._line) and self._verdict is None
 
     def fresh_line(self) -> str:
         """What ends the current line, so that something else can be shown; empty when nothing stands on it."""
