@@ -84,6 +84,11 @@ class SerialPort:
         return self._serial is not None
 
     @property
+    def descriptor(self) -> int | None:
+        """The open tty's non-blocking file descriptor, for whoever polls many ports at once; None for URLs and on Windows."""
+        return self._fd
+
+    @property
     def is_pty(self) -> bool:
         """True for a pseudo terminal: it has no modem lines, no rate, and its writer waits for us."""
         return os.path.realpath(self.device).startswith("/dev/pts/") if not self.is_url else False

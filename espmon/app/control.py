@@ -1,0 +1,720 @@
+"""The daemon's control socket: who may ask, what can be asked, and the client's side of it.
+
+A Unix socket (0660, the configured group) or, on Windows and where `listen` is configured, loopback TCP guarded by a token
+from a file. A conversation is one JSON line each way, then, for what streams, frames: one letter, a length (4 bytes, big
+endian), the payload. Letters: ``D`` bytes of a port, ``J`` JSON. ``docs/design/control.md`` lists the requests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import hashlib
+import hmac
+import json
+import logging
+import os
+import secrets
+import socket
+import stat
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from espmon.app.config import Config, is_loopback
+from espmon.app.supervisor import Attached, Supervisor, Watch
+from espmon.errors import EspmonError, PortProblem, UsageProblem
+from espmon.events import Event, to_json_line
+from espmon.store.segments import write_atomically
+
+_log = logging.getLogger(__name__)
+
+LINE_LIMIT = 1 << 20
+FRAME_LIMIT = 1 << 20
+# The largest flash image that is taken: the largest flash of any module.
+IMAGE_LIMIT = 128 << 20
+_HEAD = struct.Struct(">cI")
+
+
+class DaemonUnreachable(EspmonError):
+    """No daemon answers."""
+
+    code = "no-daemon"
+    exit_status = 10
+
+
+class Refused(EspmonError):
+    """The daemon said no, in its own words."""
+
+
+def _refusal(answer: Mapping[str, Any]) -> EspmonError:
+    """The error that the daemon told, with its code and exit status."""
+    kind = type("Refused", (Refused,), {"code": str(answer.get("error")), "exit_status": int(answer.get("exit_status", 1))})
+    error: EspmonError = kind(str(answer.get("message", "refused")), answer.get("hint"))
+    return error
+
+
+# --- the wire ----------------------------------------------------------------------------------------------------------
+
+
+class Wire:
+    """One connection: JSON lines first, frames later. Sending is safe from several threads."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self._pending = bytearray()
+        self._sending = threading.Lock()
+
+    def send_line(self, value: Mapping[str, Any]) -> None:
+        with self._sending:
+            self.connection.sendall(json.dumps(value).encode() + b"\n")
+
+    def read_line(self) -> dict[str, Any] | None:
+        """One JSON object; None at the end. Raises ValueError for anything else."""
+        while b"\n" not in self._pending:
+            if len(self._pending) > LINE_LIMIT:
+                raise ValueError("line too long")
+            data = self.connection.recv(65536)
+            if not data:
+                return None
+            self._pending += data
+        line, _, rest = bytes(self._pending).partition(b"\n")
+        self._pending = bytearray(rest)
+        value = json.loads(line)
+        if not isinstance(value, dict):
+            raise ValueError("not an object")
+        return value
+
+    def send_frame(self, letter: bytes, payload: bytes) -> None:
+        with self._sending:
+            for i in range(0, max(1, len(payload)), FRAME_LIMIT):
+                piece = payload[i : i + FRAME_LIMIT]
+                self.connection.sendall(_HEAD.pack(letter, len(piece)) + piece)
+
+    def send_json(self, value: Mapping[str, Any]) -> None:
+        self.send_frame(b"J", json.dumps(value).encode())
+
+    def read_frame(self) -> tuple[bytes, bytes] | None:
+        """(letter, payload); None at the end. Raises ValueError for a length beyond the limit."""
+        head = self._exactly(_HEAD.size)
+        if head is None:
+            return None
+        letter, length = _HEAD.unpack(head)
+        if length > FRAME_LIMIT:
+            raise ValueError("frame too long")
+        payload = self._exactly(length)
+        return None if payload is None else (letter, payload)
+
+    def _exactly(self, count: int) -> bytes | None:
+        while len(self._pending) < count:
+            data = self.connection.recv(max(65536, count - len(self._pending)))
+            if not data:
+                return None
+            self._pending += data
+        taken = bytes(self._pending[:count])
+        del self._pending[:count]
+        return taken
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            self.connection.close()
+
+
+# --- places ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a daemon is reached: a Unix socket's path, or an address and the file that holds its token."""
+
+    socket: Path | None = None
+    address: tuple[str, int] | None = None
+    token_file: Path | None = None
+
+    def __str__(self) -> str:
+        return str(self.socket) if self.socket else "{}:{}".format(*(self.address or ("", 0)))
+
+
+def socket_path(config: Config | None, state_dir: Path | None, *, explicit_state: bool) -> Path:
+    """The daemon's socket: as configured, else in a state folder named on the command line, else the runtime folder."""
+    if config is not None and config.control.socket is not None:
+        return Path(config.control.socket)
+    if explicit_state and state_dir is not None:
+        path = state_dir.absolute() / "control.sock"
+        if len(os.fsencode(path)) <= 100:  # sun_path holds 108 bytes on Linux, 104 on macOS
+            return path
+        digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"espmon-{digest}" / "control.sock"
+    if given := os.environ.get("RUNTIME_DIRECTORY"):
+        return Path(given.split(":")[0]) / "control.sock"
+    if sys.platform != "win32" and os.geteuid() == 0:
+        return Path("/run/espmon/control.sock")
+    return Path(platformdirs.user_runtime_dir("espmon", appauthor=False)) / "control.sock"
+
+
+def _registry() -> Path:
+    return Path(platformdirs.user_state_dir("espmon", appauthor=False)) / "daemons"
+
+
+def register(place: Place, supervisor: Supervisor) -> Path | None:
+    """Writes down where this daemon is reached, so that this user's commands find it without options."""
+    path = _registry() / f"{os.getpid()}.json"
+    about = {
+        "pid": os.getpid(),
+        "socket": str(place.socket) if place.socket else None,
+        "address": place.address,
+        "token_file": str(place.token_file) if place.token_file else None,
+        "state_dir": str(supervisor.state_dir.absolute()),
+        "log_dir": str(supervisor.log_dir.absolute()),
+        "config": [str(f.absolute()) for f in supervisor.config.files],
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(about).encode(), mode=0o600)
+    except OSError:
+        return None
+    return path
+
+
+def running_daemons() -> list[dict[str, Any]]:
+    """This user's daemons that are alive, as :func:`register` wrote them; dead ones' notes are removed."""
+    out = []
+    try:
+        notes = sorted(_registry().glob("*.json"))
+    except OSError:
+        return []
+    for note in notes:
+        try:
+            about = json.loads(note.read_text("utf-8"))
+            pid = int(about["pid"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if _is_alive(pid):
+            out.append(about)
+        else:
+            with contextlib.suppress(OSError):
+                note.unlink()
+    return out
+
+
+def _is_alive(pid: int) -> bool:
+    if sys.platform == "win32":
+        return True  # connecting will tell
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def place_of(about: Mapping[str, Any]) -> Place:
+    """The place in a registry note."""
+    if about.get("socket"):
+        return Place(socket=Path(about["socket"]))
+    address = about.get("address") or ("127.0.0.1", 0)
+    return Place(address=(str(address[0]), int(address[1])), token_file=Path(about["token_file"]) if about.get("token_file") else None)
+
+
+# --- server ------------------------------------------------------------------------------------------------------------
+
+Handler = Callable[["Conversation"], None]
+
+
+class Conversation:
+    """One request being answered."""
+
+    def __init__(self, wire: Wire, request: Mapping[str, Any], who: str, supervisor: Supervisor, server: ControlServer) -> None:
+        self.wire = wire
+        self.request = request
+        self.who = who
+        self.supervisor = supervisor
+        self.server = server
+
+    def text(self, key: str) -> str:
+        """A required text of the request. Raises :class:`UsageProblem`."""
+        value = self.request.get(key)
+        if not isinstance(value, str) or not value:
+            raise UsageProblem(f"the request lacks {key!r}")
+        return value
+
+    def watch(self) -> Watch:
+        """The board that the request names."""
+        return self.supervisor.watch(self.text("port"))
+
+    def answer(self, **values: Any) -> None:
+        """The one-line answer."""
+        self.wire.send_line({"ok": True, **values})
+
+    def body(self, size: int) -> bytes:
+        """`size` bytes that follow in frames. Raises :class:`UsageProblem`."""
+        if not 0 <= size <= IMAGE_LIMIT:
+            raise UsageProblem(f"{size} bytes are no flash image")
+        out = bytearray()
+        while len(out) < size:
+            frame = self.wire.read_frame()
+            if frame is None:
+                raise UsageProblem("the request ended early")
+            out += frame[1]
+        return bytes(out)
+
+
+class ControlServer:
+    """Accepts and answers. `reload` reads the configuration again and returns what needs a restart."""
+
+    def __init__(self, supervisor: Supervisor, place: Place, *, group: str | None = None, reload: Callable[[], list[str]] | None = None) -> None:
+        self.supervisor = supervisor
+        self.place = place
+        self.reload = reload
+        self._group = group
+        self._token = ""
+        self._listening: socket.socket | None = None
+        self._open: set[Wire] = set()
+        self._lock = threading.Lock()
+        self._stopping = False
+
+    def start(self) -> None:
+        """Begins to listen. Raises :class:`UsageProblem` when another daemon is there or the place is not safe."""
+        if self.place.socket is not None:
+            self._listening = self._unix(self.place.socket)
+        else:
+            assert self.place.address is not None
+            host, port = self.place.address
+            if not is_loopback(host):
+                _log.warning("the control port listens on %s: everybody who knows the token reaches it, unencrypted", host)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            listening = socket.socket(family, socket.SOCK_STREAM)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listening.bind((host, port))
+            except OSError as error:
+                raise UsageProblem(f"cannot listen on {host}:{port}: {error.strerror}", "change [control] listen") from None
+            bound = listening.getsockname()
+            self._token = secrets.token_urlsafe(32)
+            token_file = self.place.token_file or self.supervisor.state_dir / "control.token"
+            write_atomically(token_file, self._token.encode(), mode=0o600)
+            self.place = Place(address=(host, int(bound[1])), token_file=token_file)
+            self._listening = listening
+        self._listening.listen(64)
+        threading.Thread(target=self._accept, name="control", daemon=True).start()
+
+    def _unix(self, path: Path) -> socket.socket:
+        if sys.platform == "win32":
+            raise UsageProblem("Windows has no Unix sockets here", 'set [control] listen = "127.0.0.1:2200"')
+        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        mode = path.parent.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise UsageProblem(
+                f"{path.parent} can be written by everybody: the control socket would not be safe there",
+                f"chmod o-w {path.parent}, or set [control] socket",
+            )
+        if path.exists():
+            if not stat.S_ISSOCK(path.lstat().st_mode):
+                raise UsageProblem(f"{path} is there and is no socket", "remove it, or set [control] socket")
+            probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            probe.settimeout(2.0)
+            try:
+                probe.connect(str(path))
+            except OSError:
+                path.unlink()  # left by a daemon that was killed
+            else:
+                raise UsageProblem(f"another espmon daemon answers at {path}", "espmon status shows it; one daemon per socket")
+            finally:
+                probe.close()
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o117)
+        try:
+            listening.bind(str(path))
+        except OSError as error:
+            listening.close()
+            raise UsageProblem(f"cannot make the control socket {path}: {error.strerror}", "set [control] socket to a place of yours") from None
+        finally:
+            os.umask(before)
+        if self._group is not None:
+            import grp
+
+            try:
+                os.chown(path, -1, grp.getgrnam(self._group).gr_gid)
+            except (KeyError, OSError) as error:
+                _log.warning("control socket: group %s: %s", self._group, error)
+        os.chmod(path, 0o660)
+        return listening
+
+    def stop(self) -> None:
+        """Ends listening and all conversations."""
+        self._stopping = True
+        if self._listening is not None:
+            with contextlib.suppress(OSError):
+                self._listening.shutdown(socket.SHUT_RDWR)
+            self._listening.close()
+        if self.place.socket is not None:
+            with contextlib.suppress(OSError):
+                self.place.socket.unlink()
+        with self._lock:
+            wires = list(self._open)
+        for wire in wires:
+            wire.close()
+
+    def _accept(self) -> None:
+        assert self._listening is not None
+        while not self._stopping:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                if self._stopping:
+                    return
+                time.sleep(0.1)  # out of descriptors, for instance
+                continue
+            threading.Thread(target=self._converse, args=(connection,), name="control", daemon=True).start()
+
+    def _converse(self, connection: socket.socket) -> None:
+        wire = Wire(connection)
+        with self._lock:
+            self._open.add(wire)
+        try:
+            connection.settimeout(10.0)
+            request = wire.read_line()
+            connection.settimeout(None)
+            if request is None:
+                return
+            if self._token and not hmac.compare_digest(str(request.get("token", "")), self._token):
+                raise UsageProblem("the token is wrong", f"it stands in {self.place.token_file}")
+            do = REQUESTS.get(str(request.get("do")))
+            if do is None:
+                raise UsageProblem(f"the daemon does not know {request.get('do')!r}", "is it of the same version?")
+            do(Conversation(wire, request, _peer(connection, request), self.supervisor, self))
+        except EspmonError as error:
+            self._tell(wire, error)
+        except (OSError, ValueError):
+            pass  # the client went away or talks nonsense
+        except Exception as error:  # noqa: BLE001 - logged with its traceback, and told to the client
+            _log.exception("control request")
+            self._tell(wire, EspmonError(f"a fault in the daemon: {error}", "see its log"))
+        finally:
+            with self._lock:
+                self._open.discard(wire)
+            wire.close()
+
+    @staticmethod
+    def _tell(wire: Wire, error: EspmonError) -> None:
+        with contextlib.suppress(OSError):
+            wire.send_line(
+                {"ok": False, "error": error.code, "exit_status": error.exit_status, "message": error.message, "hint": error.hint}
+            )
+
+
+def _peer(connection: socket.socket, request: Mapping[str, Any]) -> str:
+    """Who asks, as far as the system tells; otherwise what they say of themselves, made harmless."""
+    if sys.platform == "linux" and connection.family == socket.AF_UNIX:
+        pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        import pwd
+
+        try:
+            user = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            user = f"uid {uid}"
+        return f"{user} (pid {pid})"
+    said = "".join(c for c in str(request.get("who", "somebody")) if c.isalnum() or c in " ._-()")
+    return said[:60] or "somebody"
+
+
+# --- requests ------------------------------------------------------------------------------------------------------------
+
+
+def _status(c: Conversation) -> None:
+    c.answer(status=c.supervisor.status())
+
+
+def _reload(c: Conversation) -> None:
+    if c.server.reload is None:
+        raise UsageProblem("this daemon cannot read its configuration again")
+    c.answer(needs_restart=c.server.reload())
+
+
+class _EventStream:
+    """Events for one follower; when it is too slow the oldest are dropped and it is told."""
+
+    def __init__(self, port: str | None) -> None:
+        self.port = port
+        self.ready = threading.Event()
+        self.lines: deque[str] = deque()
+        self.dropped = 0
+
+    def offer(self, event: Event) -> None:
+        if self.port is not None and event.port != self.port:
+            return
+        if len(self.lines) >= 10_000:
+            self.lines.popleft()
+            self.dropped += 1
+        self.lines.append(to_json_line(event))
+        self.ready.set()
+
+
+def _events(c: Conversation) -> None:
+    """Streams events from now on: JSON frames, each one contract object."""
+    port = c.watch().name if c.request.get("port") else None
+    stream = _EventStream(port)
+    c.supervisor.listen(stream.offer)
+    try:
+        c.answer()
+        closed = _when_closed(c.wire, stream.ready)
+        while not closed.is_set():
+            stream.ready.wait(30.0)
+            stream.ready.clear()
+            while stream.lines:
+                c.wire.send_frame(b"J", stream.lines.popleft().encode())
+    finally:
+        c.supervisor.unlisten(stream.offer)
+
+
+def _when_closed(wire: Wire, wake: threading.Event, on_frame: Callable[[bytes, bytes], None] | None = None) -> threading.Event:
+    """An event that is set when the client has gone; its frames go to `on_frame`."""
+    closed = threading.Event()
+
+    def read() -> None:
+        try:
+            while (frame := wire.read_frame()) is not None:
+                if on_frame is not None:
+                    on_frame(*frame)
+        except (OSError, ValueError):
+            pass
+        finally:
+            closed.set()
+            wake.set()
+
+    threading.Thread(target=read, name="control", daemon=True).start()
+    return closed
+
+
+def _attach(c: Conversation) -> None:
+    """The port's bytes as they come (``D`` frames), and, for one client at a time, bytes to the board."""
+    watch = c.watch()
+    attached = Attached(c.who)
+    watch.attached = [*watch.attached, attached]
+
+    def from_client(letter: bytes, payload: bytes) -> None:
+        if letter == b"D":
+            if watch.writer is None:
+                watch.writer = attached
+                c.supervisor.database.audit(time.time(), watch.name, c.who, "writes")
+            if watch.writer is not attached:
+                c.wire.send_json({"notice": f"{watch.writer.who} writes to {watch.name}; what you typed was not sent"})
+                return
+            try:
+                watch.write(payload)
+            except PortProblem as problem:
+                c.wire.send_json({"notice": problem.message})
+        elif letter == b"J":
+            wish = json.loads(payload)
+            if isinstance(wish, dict) and wish.get("do") == "reset":
+                try:
+                    c.supervisor.reset(watch.name, c.who)
+                except EspmonError as problem:
+                    c.wire.send_json({"notice": problem.message})
+
+    try:
+        port = watch.port
+        c.answer(
+            name=watch.name,
+            device=watch.device,
+            state=watch.state,
+            baud=port.baud if port else watch.rate.baud,
+            chip=watch.section.chip,
+            elf=list(watch.section.elf),
+            writer=watch.writer.who if watch.writer else None,
+        )
+        closed = _when_closed(c.wire, attached.ready, from_client)
+        state = watch.state
+        while not closed.is_set() and not attached.closed:
+            attached.ready.wait(0.5)
+            data = attached.take()
+            if data:
+                c.wire.send_frame(b"D", data)
+            if attached.dropped:
+                dropped, attached.dropped = attached.dropped, 0
+                c.wire.send_json({"notice": f"{dropped} bytes left out: this connection is too slow", "dropped": dropped})
+            if watch.state != state:
+                state = watch.state
+                c.wire.send_json({"state": state, "holder": watch.holder})
+    finally:
+        watch.attached = [a for a in watch.attached if a is not attached]
+        if watch.writer is attached:
+            watch.writer = None
+
+
+def _lend(c: Conversation) -> None:
+    """Lends the port until the client says that it is done or goes away; with `keep` until somebody reclaims it."""
+    command = str(c.request.get("command", ""))[:200]
+    who = c.who + (f": {command}" if command else "")
+    watch = c.supervisor.lend(c.text("port"), who)
+    keep = bool(c.request.get("keep"))
+    try:
+        c.answer(name=watch.name, device=watch.device, baud=watch.rate.baud)
+        if not keep:
+            with contextlib.suppress(OSError, ValueError):
+                c.wire.read_line()
+    finally:
+        if not keep and watch.state == "lent" and watch.holder == who:
+            c.supervisor.reclaim(watch.name, c.who)
+            with contextlib.suppress(OSError):
+                c.answer(state=_settled(watch))
+
+
+def _settled(watch: Watch) -> str:
+    """The state after a while: whoever had the port may need a moment to let it go."""
+    limit = time.monotonic() + 5.0
+    while watch.state in ("away", "opening", "failed") and time.monotonic() < limit:
+        time.sleep(0.05)
+    return watch.state
+
+
+def _reclaim(c: Conversation) -> None:
+    watch = c.watch()
+    c.supervisor.reclaim(watch.name, c.who)
+    c.answer(state=_settled(watch), problem=watch.problem)
+
+
+def _reset(c: Conversation) -> None:
+    watch = c.watch()
+    c.supervisor.reset(watch.name, c.who)
+    c.answer(name=watch.name)
+
+
+def _recover(c: Conversation) -> None:
+    watch = c.watch()
+    if c.request.get("unlock"):
+        c.supervisor.unlock(watch.name, c.who)
+    if c.request.get("dry_run"):
+        with watch.judging:
+            c.answer(name=watch.name, plan=watch.policy.explain(time.time()))
+        return
+    if c.request.get("begin", True):
+        c.supervisor.recover(watch.name, str(c.request.get("mode") or "flash"), c.who)
+    with watch.judging:
+        incident = watch.policy.incident
+        c.answer(name=watch.name, incident=incident.id if incident else None)
+
+
+def _symbols(c: Conversation) -> None:
+    symbols = c.supervisor.symbols
+    if c.request.get("port"):
+        built = c.request.get("built")
+        symbols.add_version(c.watch().name, c.text("path"), c.text("sha256"), float(built) if isinstance(built, (int, float)) else 0.0)
+    symbols.elf_arrived()
+    c.answer()
+
+
+def _image(c: Conversation) -> None:
+    watch = c.watch()
+    c.supervisor.image_changed(watch.name)
+    c.answer(image=watch.policy.settings.image)
+
+
+REQUESTS: dict[str, Handler] = {
+    "status": _status,
+    "reload": _reload,
+    "events": _events,
+    "attach": _attach,
+    "lend": _lend,
+    "reclaim": _reclaim,
+    "reset": _reset,
+    "recover": _recover,
+    "symbols-changed": _symbols,
+    "image-changed": _image,
+}
+
+
+# --- client ------------------------------------------------------------------------------------------------------------
+
+
+def _checked(path: Path) -> None:
+    """Refuses a socket that somebody else could have put there."""
+    if sys.platform == "win32":
+        return
+    found = path.lstat()
+    if not stat.S_ISSOCK(found.st_mode):
+        raise DaemonUnreachable(f"{path} is no socket", "set [control] socket")
+    if found.st_mode & stat.S_IWOTH:
+        raise DaemonUnreachable(f"{path} can be written by everybody: it is not trusted", f"chmod o-w {path}")
+    folder = path.parent.stat()
+    if found.st_uid not in (0, os.geteuid(), folder.st_uid):
+        raise DaemonUnreachable(f"{path} belongs to a stranger (uid {found.st_uid}): it is not trusted")
+
+
+def connect(place: Place) -> Wire:
+    """A connection to the daemon. Raises :class:`DaemonUnreachable`."""
+    try:
+        if place.socket is not None:
+            if sys.platform == "win32":
+                raise DaemonUnreachable("Windows has no Unix sockets here")
+            _checked(place.socket)
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.connect(str(place.socket))
+        else:
+            connection = socket.create_connection(place.address or ("127.0.0.1", 0), timeout=5.0)
+            connection.settimeout(None)
+    except PermissionError:
+        raise DaemonUnreachable(f"no permission to use {place}", "join the group of the socket (docs/daemon.md, permissions)") from None
+    except OSError as error:
+        raise DaemonUnreachable(
+            f"no daemon answers at {place}: {error.strerror or error}", "start one with espmon daemon, or name it with --state-dir"
+        ) from None
+    return Wire(connection)
+
+
+def ask(place: Place, do: str, **values: Any) -> tuple[Wire, dict[str, Any]]:
+    """Sends a request; returns the connection and the answer. Raises the daemon's refusal, or :class:`DaemonUnreachable`."""
+    wire = connect(place)
+    request: dict[str, Any] = {"do": do, "who": _self(), **values}
+    if place.token_file is not None:
+        with contextlib.suppress(OSError):
+            request["token"] = place.token_file.read_text("utf-8").strip()
+    try:
+        wire.send_line(request)
+        answer = wire.read_line()
+    except (OSError, ValueError) as error:
+        wire.close()
+        raise DaemonUnreachable(f"the daemon at {place} does not answer: {error}") from None
+    if answer is None:
+        wire.close()
+        raise DaemonUnreachable(f"the daemon at {place} ended the conversation")
+    if not answer.get("ok"):
+        wire.close()
+        raise _refusal(answer)
+    return wire, answer
+
+
+def ask_once(place: Place, do: str, **values: Any) -> dict[str, Any]:
+    """The same for requests without a stream."""
+    wire, answer = ask(place, do, **values)
+    wire.close()
+    return answer
+
+
+def _self() -> str:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        user = "somebody"
+    return f"{user} (pid {os.getpid()})"
+
+
+def frames(wire: Wire) -> Iterator[tuple[bytes, bytes]]:
+    """All frames until the daemon ends or the connection breaks."""
+    with contextlib.suppress(OSError, ValueError):
+        while (frame := wire.read_frame()) is not None:
+            yield frame
+
+

@@ -1,0 +1,238 @@
+"""Who reads the open ports: one epoll thread over all descriptors on Linux, a thread per port elsewhere and for URLs.
+
+Both have the same two methods; :meth:`remove` returns only when the port is no longer being read, so that passing a port
+to somebody else (flashing, lending) is one explicit step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from espmon.errors import PortGone
+from espmon.port import SerialPort
+
+# Small reads are gathered this long: with 64 boards at 115200 it saves two thirds of the system calls, and an attached
+# person sees text 20 ms later. A reader that got a large piece does not wait at all.
+PACE_S = 0.02
+_LARGE = 2048
+_READ_SIZE = 65536
+
+
+class Hears(Protocol):
+    """What is read for: a watched port."""
+
+    @property
+    def name(self) -> str: ...
+    def heard(self, data: bytes, at: float, mono: float) -> None: ...
+    def gone(self, problem: PortGone) -> None: ...
+
+
+class Reader(Protocol):
+    """Reads ports and hands bytes on, exactly one reader per port at a time."""
+
+    beat: float
+
+    def add(self, watch: Hears, port: SerialPort) -> None: ...
+    def remove(self, watch: Hears) -> None: ...
+    def stop(self) -> None: ...
+
+
+class ThreadReader:
+    """One thread per port: for URLs, and where polling serial descriptors is not to be trusted (macOS, Windows)."""
+
+    def __init__(self, after_read: Callable[[], None]) -> None:
+        self._after_read = after_read
+        self._running: dict[str, tuple[threading.Thread, threading.Event, SerialPort]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def beat(self) -> float:
+        """Monotonic time of the last sign of life: each port has its own thread, none holds up the others."""
+        return time.monotonic()
+
+    @beat.setter
+    def beat(self, value: float) -> None: ...
+
+    def add(self, watch: Hears, port: SerialPort) -> None:
+        """Begins to read `port` for `watch`."""
+        stop = threading.Event()
+        thread = threading.Thread(target=self._read, args=(watch, port, stop), name=f"port {watch.name}", daemon=True)
+        with self._lock:
+            self._running[watch.name] = (thread, stop, port)
+        thread.start()
+
+    def _read(self, watch: Hears, port: SerialPort, stop: threading.Event) -> None:
+        try:
+            while not stop.is_set():
+                data = port.read(0.5)
+                if data:
+                    watch.heard(data, time.time(), time.monotonic())
+                    self._after_read()
+                    if len(data) < _LARGE:
+                        port.pause(PACE_S)
+        except PortGone as gone:
+            if not stop.is_set():
+                watch.gone(gone)
+
+    def remove(self, watch: Hears) -> None:
+        """Ends reading; returns when the thread has let the port go."""
+        with self._lock:
+            running = self._running.pop(watch.name, None)
+        if running is None:
+            return
+        thread, stop, port = running
+        stop.set()
+        port.wake()
+        if thread is not threading.current_thread():
+            thread.join(5.0)
+
+    def stop(self) -> None:
+        """Ends all."""
+        with self._lock:
+            running = list(self._running.values())
+            self._running.clear()
+        for _, stop, port in running:
+            stop.set()
+            port.wake()
+        for thread, _, _ in running:
+            thread.join(2.0)
+
+
+if sys.platform == "linux":
+
+    class PollReader:
+        """One thread, one epoll over the descriptors of all ports."""
+
+        def __init__(self, after_read: Callable[[], None]) -> None:
+            self.beat = time.monotonic()
+            self._after_read = after_read
+            self._epoll = select.epoll()
+            self._wake_r, self._wake_w = os.pipe()
+            os.set_blocking(self._wake_r, False)
+            os.set_blocking(self._wake_w, False)
+            self._epoll.register(self._wake_r, select.EPOLLIN)
+            self._by_fd: dict[int, Hears] = {}
+            self._commands: deque[tuple[Callable[[], None], threading.Event]] = deque()
+            self._stopping = False
+            self._thread = threading.Thread(target=self._run, name="ports", daemon=True)
+            self._thread.start()
+
+        def _command(self, command: Callable[[], None]) -> None:
+            if threading.current_thread() is self._thread:
+                command()
+                return
+            done = threading.Event()
+            self._commands.append((command, done))
+            with contextlib.suppress(OSError):
+                os.write(self._wake_w, b"!")
+            # the thread may have ended at shutdown: then nobody reads any more either
+            while not done.wait(0.2) and self._thread.is_alive():
+                pass
+
+        def add(self, watch: Hears, port: SerialPort) -> None:
+            """Begins to read `port`, which must have a descriptor."""
+            fd = port.descriptor
+            assert fd is not None
+
+            def command() -> None:
+                self._by_fd[fd] = watch
+                self._epoll.register(fd, select.EPOLLIN)
+
+            self._command(command)
+
+        def remove(self, watch: Hears) -> None:
+            """Ends reading; returns when no read is under way."""
+
+            def command() -> None:
+                for fd in [fd for fd, each in self._by_fd.items() if each is watch]:
+                    self._forget(fd)
+
+            self._command(command)
+
+        def _forget(self, fd: int) -> None:
+            self._by_fd.pop(fd, None)
+            with contextlib.suppress(OSError, ValueError):
+                self._epoll.unregister(fd)
+
+        def _run(self) -> None:
+            by_fd, read, poll = self._by_fd, os.read, self._epoll.poll
+            while not self._stopping:
+                ready = poll(1.0, 1024)
+                self.beat = mono = time.monotonic()
+                at = time.time()
+                pause = True
+                heard = False
+                for fd, what in ready:
+                    if fd == self._wake_r:
+                        pause = False
+                        with contextlib.suppress(BlockingIOError):
+                            while len(os.read(fd, 512)) == 512:
+                                pass
+                        continue
+                    watch = by_fd.get(fd)
+                    if watch is None:
+                        continue
+                    try:
+                        data = read(fd, _READ_SIZE)
+                    except BlockingIOError:
+                        continue
+                    except OSError as error:
+                        self._lost(fd, watch, error.strerror or "gone")
+                        continue
+                    if data:
+                        heard = True
+                        watch.heard(data, at, mono)
+                        if len(data) >= _LARGE:
+                            pause = False
+                    else:
+                        # readable without data, or hung up: the device has gone
+                        self._lost(fd, watch, "unplugged" if what & (select.EPOLLHUP | select.EPOLLERR) else "hung up")
+                while self._commands:
+                    command, done = self._commands.popleft()
+                    try:
+                        command()
+                    finally:
+                        done.set()
+                if heard:
+                    self._after_read()
+                    if pause:
+                        time.sleep(PACE_S)
+
+        def _lost(self, fd: int, watch: Hears, reason: str) -> None:
+            self._forget(fd)
+            watch.gone(PortGone(watch.name, f"{watch.name} has gone: {reason}"))
+
+        def stop(self) -> None:
+            """Ends the thread; ports stay open."""
+            self._stopping = True
+            with contextlib.suppress(OSError):
+                os.write(self._wake_w, b"!")
+            self._thread.join(3.0)
+            self._epoll.close()
+            for end in (self._wake_r, self._wake_w):
+                with contextlib.suppress(OSError):
+                    os.close(end)
+
+
+def raise_descriptor_limit(wanted: int = 65536) -> int | None:
+    """Raises this process's limit of open files as far as the system allows; returns it, None where there is none."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft == resource.RLIM_INFINITY or soft >= target:
+        return soft
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+        return target
+    return soft
