@@ -106,4 +106,5 @@ EXIT_WRITTEN_NOT_VERIFIED = 23  # flash: written, but this chip and loader canno
 EXIT_VERIFY_FAILED = 24  # verify: flash differs from the image
 EXIT_REFUSED = 25  # a guard refused to write
 EXIT_NOT_MEASURED = 26  # doctor could not measure
+EXIT_ATTENTION = 27  # status, reclaim: a board or the daemon needs a person
 EXIT_INTERRUPTED = 130  # Ctrl-C, as shells count it

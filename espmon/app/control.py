@@ -359,7 +359,7 @@ class ControlServer:
             with contextlib.suppress(OSError):
                 self._listening.shutdown(socket.SHUT_RDWR)
             self._listening.close()
-        if self.place.socket is not None:
+        if self.place.socket is not None and self._listening is not None:
             with contextlib.suppress(OSError):
                 self.place.socket.unlink()
         with self._lock:

@@ -125,6 +125,26 @@ def places(config: Config, state_dir: Path | None) -> tuple[Path, Path]:
     return state, log
 
 
+def lock_state(folder: Path) -> int:
+    """Takes the state folder for this process until it ends, however it ends. Raises :class:`UsageProblem` when taken."""
+    fd = os.open(folder / "daemon.lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o640)
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise UsageProblem(
+            f"another espmon daemon uses {folder}", "espmon status shows it; give each its own --state-dir"
+        ) from None
+    return fd
+
+
 def run_daemon(
     config_path: Path,
     *,
@@ -142,6 +162,7 @@ def run_daemon(
             folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         except OSError as error:
             raise UsageProblem(f"cannot make {folder}: {error.strerror}", "choose another with --state-dir or [log] dir") from None
+    lock = lock_state(state)
     stop = threading.Event()
     wants_reload = threading.Event()
     from espmon.app.rungs import Rungs
@@ -181,6 +202,7 @@ def run_daemon(
         if note is not None:
             with contextlib.suppress(OSError):
                 note.unlink()
+        os.close(lock)
     return 0
 
 

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import espmon.events as ev
 from espmon.app.config import Candidate, Config, Section, assign
 from espmon.app.hooks import Hooks
-from espmon.app.listener import NEAR_OPENING_S, NEAR_RESET_S, Decodes, reset_board
+from espmon.app.listener import NEAR_OPENING_S, NEAR_RESET_S, Decodes, reset_sequence
 from espmon.app.rate import DEFAULT_BAUD, FixedRate, RateFollower, WishRate
 from espmon.app.readers import Reader, ThreadReader, raise_descriptor_limit
 from espmon.app.recovery import Do, Emit, Fleet, PolicySettings, RecoveryPolicy, RungResult
@@ -50,11 +50,9 @@ class Runs(Protocol):
 
 
 def _decoder(name: str, chip: str | None) -> Decodes:
-    import importlib
+    from espmon.decode import Decoder
 
-    decoder: Any = importlib.import_module("espmon.decode").Decoder
-    made: Decodes = decoder(port=name, chip=chip)
-    return made
+    return Decoder(port=name, chip=chip)
 
 
 class Attached:
@@ -669,8 +667,9 @@ class Supervisor:
         """Pulls EN low for a moment on a port that is borrowed, and says so. Raises `PortProblem` when there are no lines."""
         if not port.set_lines(dtr=False, rts=False):
             raise PortProblem(watch.name, f"{watch.name} has no DTR and RTS lines: the board can't be reset through it")
-        run_steps(port, reset_board(), heard=watch.chunk_heard)
-        self.was_reset(watch, who, "RTS pulse")
+        sequence = reset_sequence(port)
+        run_steps(port, sequence.run(), heard=watch.chunk_heard)
+        self.was_reset(watch, who, sequence.name)
 
     def was_reset(self, watch: Watch, who: str, how: str) -> None:
         """espmon has reset the board: boots heard now are its doing, and everybody is told."""

@@ -66,7 +66,7 @@ def init(file: str | None, force: bool) -> None:
     from espmon.app.config import sample_config
     from espmon.port import list_ports
 
-    boards = []
+    boards: list[tuple[str, dict[str, str | int], str]] = []
     serials = [p.serial_number for p in list_ports() if p.serial_number]
     for port in list_ports():
         if port.vid is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import TextIO
 
 import click
 
@@ -73,7 +74,7 @@ def show(ctx: click.Context, fingerprint: str, as_json: bool, everything: bool) 
 @click.argument("fingerprint", required=False)
 @click.option("-o", "--output", metavar="FILE", type=click.File("w", encoding="utf-8", lazy=True), default="-", help="Where to; standard output without it.")
 @click.pass_context
-def export(ctx: click.Context, fingerprint: str | None, output: click.utils.LazyFile) -> None:
+def export(ctx: click.Context, fingerprint: str | None, output: TextIO) -> None:
     """Write all stored crashes (or those of one fingerprint) as JSON lines."""
     from espmon.store.database import crash_occurrences, open_reader
 

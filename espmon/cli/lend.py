@@ -9,7 +9,7 @@ import sys
 import click
 
 from espmon.cli.daemon_options import CONTEXT, names_daemon
-from espmon.errors import UsageProblem
+from espmon.errors import EXIT_ATTENTION, UsageProblem
 
 
 @click.command(context_settings={**CONTEXT, "ignore_unknown_options": True})
@@ -71,4 +71,4 @@ def reclaim(name: str, config_path: str | None, state_dir: str | None) -> None:
 
     answer = ask_once(find_daemon(config_path, state_dir).running(), "reclaim", port=name)
     click.echo(f"{name}: {answer['state']}" + (f", {answer['problem']}" if answer.get("problem") else ""))
-    sys.exit(0 if answer["state"] == "run" else 27)
+    sys.exit(0 if answer["state"] == "run" else EXIT_ATTENTION)

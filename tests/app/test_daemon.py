@@ -1,0 +1,172 @@
+"""The daemon as a process: boards on ptys, commands as a person types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+if sys.platform == "win32":
+    pytest.skip("boards on ptys are POSIX", allow_module_level=True)
+
+sys.path.insert(0, str(Path(__file__).parent))
+from daemon_rig import DaemonProcess, PtyBoard, running, until
+
+BOOT = b"\r\n ets Jan  8 2013,rst cause:4, boot mode:(3,6)\r\n\r\nwdt reset\r\nload 0x4010f000, len 3584, room 16 \r\n"
+CRASH = (Path(__file__).parents[1] / "corpus" / "020-exc28-full-cont-stack" / "log.txt").read_bytes()
+
+
+def section(name: str, path: Path, more: str = "") -> str:
+    return f'[[port]]\nname = "{name}"\nmatch = {{ device = "{path}" }}\nbaud = 115200\n{more}\n'
+
+
+@pytest.fixture
+def boards(tmp_path: Path) -> list[PtyBoard]:
+    return [PtyBoard(tmp_path / f"tty{i}") for i in range(2)]
+
+
+def test_what_boards_say_is_logged_decoded_and_counted(tmp_path: Path, boards: list[PtyBoard]) -> None:
+    config = "".join(section(f"b{i}", b.path) for i, b in enumerate(boards))
+    with running(DaemonProcess(tmp_path, config)) as daemon:
+        until(lambda: len(daemon.of_type("port")) == 2, what="opening both")
+        said = b"hello\r\n" + BOOT + b"running 1\r\n" + CRASH
+        boards[0].say(said)
+        boards[1].say(b"quiet board\r\n")
+        until(lambda: daemon.of_type("crash"), what="the crash")
+        boot = daemon.of_type("boot")[0]
+        assert (boot["port"], boot["reset"]["code"], boot["caused_by"]) == ("b0", 4, "open")
+        until(lambda: daemon.raw_log("b0") == said, what="the raw log")
+        status = daemon.status()
+        assert status["ports"]["b0"]["state"] == "run"
+        assert status["ports"]["b0"]["crashes"][0]["count"] >= 1
+        assert daemon.command("status").returncode == 0
+        events = [json.loads(x) for x in daemon.command("events", "b0", "--json").stdout.splitlines()]
+        assert [e["type"] for e in events][:2] == ["port", "boot"]
+        assert all(e["port"] == "b0" for e in events)
+        groups = [json.loads(x) for x in daemon.command("crashes", "--json").stdout.splitlines()]
+        assert groups[0]["boards"] == ["b0"]
+        shown = json.loads(daemon.command("crashes", "show", groups[0]["fingerprint"][:12], "--json").stdout)
+        assert shown["type"] == "crash"
+        assert "b0" not in daemon.command("crashes", "show", groups[0]["fingerprint"]).stderr
+        assert len(daemon.command("crashes", "export").stdout.splitlines()) == len(daemon.of_type("crash"))
+        text = daemon.command("logs", "b0", "--grep", "running").stdout
+        assert text.endswith("running 1\n")
+        assert text.startswith(time.strftime("%Y-"))
+        lines = [json.loads(x) for x in daemon.command("logs", "b0", "--json").stdout.splitlines()]
+        assert {"at", "port"} <= set(lines[0])
+        assert "hello" in [x.get("text") for x in lines]
+        raw = subprocess.run([sys.executable, "-m", "espmon", "logs", "b0", "--raw", "--max-bytes", "50"], env=daemon.environment, capture_output=True, check=True).stdout
+        assert raw == said[-50:]
+        last_boot = daemon.command("logs", "b1", "--boot", "-1", check=False)
+        assert last_boot.returncode == 2
+        assert "ets Jan" in daemon.command("logs", "b0", "--boot", "-1").stdout.splitlines()[0]
+        assert daemon.command("logs", "nobody", check=False).returncode == 2
+        assert daemon.stop() == 0
+        assert daemon.command("status", check=False).returncode == 10
+    assert daemon.of_type("recovery") == []
+
+
+def test_an_unplugged_board_comes_back(tmp_path: Path, boards: list[PtyBoard]) -> None:
+    with running(DaemonProcess(tmp_path, section("b0", boards[0].path))) as daemon:
+        until(lambda: daemon.of_type("port"), what="opening")
+        sent = b""
+        for i in range(5):
+            text = b"life %d\r\n" % i
+            boards[0].say(text)
+            sent += text
+            until(lambda sent=sent: daemon.raw_log("b0") == sent, what="logging")
+            boards[0].unplug()
+            until(lambda: daemon.of_type("port")[-1]["state"] == "gone", what="noticing")
+            boards[0].plug()
+            until(lambda: daemon.of_type("port")[-1]["state"] == "returned", what="reopening")
+        assert daemon.stop() == 0
+
+
+def test_lending_hands_the_port_over_and_takes_it_back(tmp_path: Path, boards: list[PtyBoard]) -> None:
+    with running(DaemonProcess(tmp_path, section("b0", boards[0].path))) as daemon:
+        until(lambda: daemon.of_type("port"), what="opening")
+        script = "import os,sys; fd=os.open(os.environ['ESPMON_PORT'], os.O_RDWR|os.O_NOCTTY); os.write(fd,b'mine'); sys.exit(7)"
+        done = daemon.command("lend", "b0", "--", sys.executable, "-c", script, check=False)
+        assert done.returncode == 7, done.stderr
+        assert boards[0].hear(4) == b"mine"
+        boards[0].say(b"after\r\n")
+        until(lambda: b"after\r\n" in daemon.raw_log("b0"), what="reading again")
+        assert [e["state"] for e in daemon.of_type("port")] == ["opened", "closed", "returned"]
+        notes = daemon.command("logs", "b0").stdout
+        assert "lent" in notes
+        assert "returned" in notes
+        device = daemon.command("release", "b0").stdout.strip()
+        assert os.path.exists(device)
+        assert daemon.status()["ports"]["b0"]["state"] == "lent"
+        refused = daemon.command("lend", "b0", "--", "true", check=False)
+        assert refused.returncode == 5
+        assert "lent" in refused.stderr
+        assert daemon.command("reclaim", "b0").stdout.startswith("b0: run")
+        assert daemon.command("lend", "b0", "--", "no-such-program", check=False).returncode == 2
+        until(lambda: daemon.status()["ports"]["b0"]["state"] == "run", what="back after a failed command")
+
+
+def test_reload_touches_only_what_changed(tmp_path: Path, boards: list[PtyBoard]) -> None:
+    first = section("b0", boards[0].path)
+    with running(DaemonProcess(tmp_path, first)) as daemon:
+        until(lambda: daemon.of_type("port"), what="opening")
+        daemon.config.write_text(first.replace("115200", "115200\nrecover = 'notify'") + section("b1", boards[1].path) + "[log]\nkeep_days = 3\n")
+        assert "[log] keep_days" in daemon.command("reload").stdout
+        until(lambda: len(daemon.of_type("port")) == 2, what="opening the new one")
+        assert [(e["port"], e["state"]) for e in daemon.of_type("port")] == [("b0", "opened"), ("b1", "opened")]
+        daemon.config.write_text("[[port]\n")
+        assert daemon.command("reload", check=False).returncode == 2
+        daemon.config.write_text(section("b1", boards[1].path))
+        daemon.command("reload")
+        until(lambda: daemon.of_type("port")[-1]["state"] == "closed", what="closing the removed one")
+        assert list(daemon.status()["ports"]) == ["b1"]
+
+
+def test_a_boot_loop_is_told_and_hooks_get_it(tmp_path: Path, boards: list[PtyBoard]) -> None:
+    out = tmp_path / "hooked"
+    hook = f"[[hook]]\non = ['boot-loop']\ncommand = ['{sys.executable}', '-c', 'import sys; open(r\"{out}\", \"a\").write(sys.stdin.read())']\n"
+    config = section("b0", boards[0].path, 'recover = "notify"') + hook + "[recovery]\nresets = 3\nwithin_s = 60\n"
+    with running(DaemonProcess(tmp_path, config)) as daemon:
+        until(lambda: daemon.of_type("port"), what="opening")
+        time.sleep(2.1)  # boots within two seconds of opening may be our doing and don't count
+        for _ in range(4):
+            boards[0].say(BOOT)
+            time.sleep(0.2)
+        loop = until(lambda: daemon.of_type("boot-loop"), what="the loop")[0]
+        assert (loop["boots"], loop["port"]) == (3, "b0")
+        assert "watchdog" in loop["cause"]
+        until(lambda: out.exists() and out.read_text(), what="the hook")
+        assert json.loads(out.read_text())["type"] == "boot-loop"
+        plan = daemon.command("recover", "b0", "--dry-run").stdout
+        assert "abnormal resets now" in plan
+        assert daemon.of_type("recovery") == []
+
+
+def test_two_daemons_do_not_share_a_socket(tmp_path: Path, boards: list[PtyBoard]) -> None:
+    with running(DaemonProcess(tmp_path, section("b0", boards[0].path))) as daemon:
+        second = daemon.command("daemon", "--config", str(daemon.config), "--state-dir", str(daemon.state), check=False)
+        assert second.returncode == 2
+        assert "another espmon daemon" in second.stderr
+        mode = (daemon.state / "control.sock").stat().st_mode
+        assert mode & 0o777 == 0o660
+
+
+def test_kill_nine_and_start_again(tmp_path: Path, boards: list[PtyBoard]) -> None:
+    with running(DaemonProcess(tmp_path, section("b0", boards[0].path))) as daemon:
+        until(lambda: daemon.of_type("port"), what="opening")
+        boards[0].say(b"first\r\n")
+        until(lambda: daemon.raw_log("b0") == b"first\r\n", what="logging")
+        daemon.kill()
+        boards[0].say(b"second\r\n")
+        began = time.monotonic()
+        daemon.events.clear()
+        daemon.start(wait=False)
+        until(lambda: daemon.of_type("port"), what="opening again")
+        assert time.monotonic() - began < 10
+        until(lambda: daemon.raw_log("b0") == b"first\r\nsecond\r\n", what="logging again")
+        assert "cut off here" in daemon.command("logs", "b0").stdout
