@@ -156,6 +156,8 @@ class Board:
         s = self.settings
         if s.write_stall:
             return 0
+        self.link_to.frame_end = self.machine.frame_end
+        self.to_chip.mark = bytes([self.machine.frame_end])
         content = self.link_to.carry(content)
         if content and s.echo:
             self.to_host.send(self.now, self.host_rate, content)
@@ -226,6 +228,7 @@ class Board:
         s = self.settings
         if s.swapped or s.no_tx:
             return
+        self.link_from.frame_end = self.machine.frame_end
         content = self.link_from.carry(content)
         if content:
             self.to_host.send(self.now, self.machine.rate, self._too_fast(content, self.machine.rate))

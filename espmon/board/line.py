@@ -84,7 +84,7 @@ class Wire:
         """`mark`: the receiver wants to act as soon as this byte has arrived, so arrivals are announced for each."""
         self.shape = shape or ReceiverShape()
         self.exact = exact
-        self._mark = mark
+        self.mark = mark
         self._spans: deque[_Span] = deque()
         self._edges: list[float] = []  # falls at even indices; absolute times not before the receiver's position
         self._ready = -1.0  # from when on the receiver looks for the next start bit
@@ -100,17 +100,17 @@ class Wire:
 
     def send(self, now: float, rate: float, payload: bytes) -> float:
         """Queue `payload` behind what is being sent; returns when its last stop bit ends."""
-        if self._mark is not None and (cut := payload.find(self._mark) + 1) and cut < len(payload):
+        if self.mark is not None and (cut := payload.find(self.mark) + 1) and cut < len(payload):
             at = 0
             while cut:
                 self._send(now, rate, payload[at:cut])
-                at, cut = cut, payload.find(self._mark, cut) + 1
+                at, cut = cut, payload.find(self.mark, cut) + 1
             payload = payload[at:]
         return self._send(now, rate, payload) if payload else self._free
 
     def _send(self, now: float, rate: float, payload: bytes) -> float:
         start = max(now, self._free)
-        last = self._spans[-1] if self._spans and self._mark is None else None
+        last = self._spans[-1] if self._spans and self.mark is None else None
         if last is not None and last.rate == rate and start == self._free:
             last.payload += payload
         else:

@@ -37,6 +37,8 @@ class FaultyLink:
         self._inside = False
         self._frame = bytearray()  # of the open frame: what was seen of it
         self._fate = "pass"
+        #: what ends a frame: END, which also begins it, or a zero byte (COBS), which does not
+        self.frame_end = END
 
     def _draw(self) -> str:
         self.frames += 1
@@ -58,6 +60,9 @@ class FaultyLink:
             return content
         out = bytearray()
         at = 0
+        if self.frame_end != END:
+            out += self._carry_to_zeros(content)
+            at = len(content)
         while at < len(content):
             if not self._inside:
                 start = content.find(END, at)
@@ -82,6 +87,15 @@ class FaultyLink:
         if self.faults.stuck_bit >= 0:
             bit = 1 << self.faults.stuck_bit
             return bytes(byte | bit for byte in out)
+        return bytes(out)
+
+    def _carry_to_zeros(self, content: bytes) -> bytes:
+        *whole, rest = (bytes(self._frame) + content).split(b"\0")
+        out = bytearray()
+        for piece in whole:
+            self._fate, self._frame = self._draw() if piece else "pass", bytearray(piece + b"\0")
+            out += self._arrived()
+        self._inside, self._frame = False, bytearray(rest)
         return bytes(out)
 
     def _arrived(self) -> bytes:

@@ -221,6 +221,11 @@ class CommandServer:
             if size > 1 << 20:
                 raise self.bad
             self.uploads = [upload for upload in self.uploads if upload.address != address]
+            for before in self.uploads:
+                if before.address < address <= before.address + len(before.content):
+                    # a client goes on behind the blocks that were taken: the upload before ends there
+                    before.expected = address - before.address
+                    del before.content[before.expected :]
             self.uploads.append(Upload(address, size))
         else:
             if not self.uploads:

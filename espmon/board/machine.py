@@ -75,6 +75,7 @@ class Machine:
         self.straps = Straps()
         self.pins: Callable[[], Straps] = Straps  # the pins as they are now
         self.loading = False  # a loader or stub is listening
+        self.frame_end = 0xC0  # what ends its frames
         self.downloaded = False  # a download happened since the last reset by pin or power
         self.boots = 0
         self.crashes = 0

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from espmon.board.loader import Upload
 from espmon.board.machine import HALT, Drain, Listen, Machine, Program, Sleep
+from espmon.board.own_stub import OwnStub, is_own_stub
 from espmon.board.registers import Registers
 from espmon.board.stub import FlasherStub
 
@@ -26,8 +27,12 @@ def _flasher(machine: Machine, registers: Registers, uploads: Sequence[Upload], 
     return FlasherStub(machine, registers).start()
 
 
+def _own(machine: Machine, registers: Registers, uploads: Sequence[Upload], entry: int) -> Program:
+    return OwnStub(machine, registers).start()
+
+
 #: (claims, runs), asked in order. Anything whose entry lies in uploaded memory counts as a flasher stub in the end.
-PAYLOADS: list[tuple[Claims, Runs]] = [(_any, _flasher)]
+PAYLOADS: list[tuple[Claims, Runs]] = [(is_own_stub, _own), (_any, _flasher)]
 
 
 def payload_for(machine: Machine, registers: Registers, uploads: Sequence[Upload], entry: int) -> Program:

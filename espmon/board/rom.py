@@ -27,6 +27,7 @@ def life(machine: Machine, cause: int) -> Program:
         from espmon.board.stub import FlasherStub
 
         machine.boots += 1
+        machine.frame_end = 0xC0
         machine.rate = 115200.0
         cause = yield from FlasherStub(machine, Registers(machine)).run()
     while cause != HALT:
@@ -69,6 +70,11 @@ def _esp8266(machine: Machine, cause: int) -> Program:
     if mode != 3:
         yield from _tell(machine, "ets_main.c ")
         return HALT
+    return (yield from esp8266_from_flash(machine))
+
+
+def esp8266_from_flash(machine: Machine) -> Program:
+    """The ROM's `boot_from_flash`: check and start what flash holds."""
     image = _checked(machine, read_image(machine.flash, machine.silicon))
     if image.fault in ("magic", "segments"):
         yield from _tell(machine, "ets_main.c ")

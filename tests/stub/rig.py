@@ -39,7 +39,9 @@ def files() -> tuple[str, str, str]:
 
 def plan(rate: int, **more: Any) -> SessionPlan:
     """A session with our stub only, lines wired as on a NodeMCU."""
-    return SessionPlan(sequences=SEQUENCES["unix"], hard_reset=HARD, rate=rate, rungs={"esp8266": (Rung("espmon", start),)}, **more)
+    return SessionPlan(
+        sequences=SEQUENCES["unix"], hard_reset=HARD, rate=rate, rungs={"esp8266": (Rung("espmon", start),)}, **more
+    )
 
 
 class Rig:

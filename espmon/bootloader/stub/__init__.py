@@ -12,14 +12,10 @@ if TYPE_CHECKING:
     from espmon.bootloader.session import Rung
 
 
-# The virtual board does not know this payload yet.
-READY = False
-
-
 def rungs() -> Mapping[str, tuple[Rung, ...]]:
     """Ways from a ROM's loader to this stub, by chip name: tried twice, the second time after a fresh reset."""
     from espmon.bootloader.session import Rung
     from espmon.bootloader.stub.client import start
 
     rung = Rung("espmon", start)
-    return {"esp8266": (rung, rung)} if READY else {}
+    return {"esp8266": (rung, rung)}
