@@ -282,11 +282,11 @@ class CommandServer:
 
     def new_rate(self, rate: int) -> None:
         """The UART's divider is set for `rate`."""
-        self.machine.rate = self.machine.divided(rate) if self.machine.silicon.chip.name == "esp8266" else float(rate)
+        self.machine.rate = self.machine.divided(rate)
 
 
 class Loader(CommandServer):
-    """The ROM's own loader. On the ESP8266 it measures the host's rate first."""
+    """The ROM's own loader. It measures the host's rate first."""
 
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
@@ -294,7 +294,7 @@ class Loader(CommandServer):
         self.status_length = machine.silicon.status_length
         self.attached = self.old
         self.flash_limit = (4 << 20) if self.old else ROM_FLASH_LIMIT
-        machine.autobaud = self.old
+        machine.autobaud = True
         machine.downloaded = True
 
     def command(self, operation: int, body: bytes, given: int) -> Work:

@@ -90,6 +90,9 @@ class Machine:
         return self.silicon.rom_baud
 
     def divided(self, rate: float) -> float:
-        """The rate that the ESP8266's UART really makes of `rate`: an integer divider of its 52 (80) MHz clock."""
-        clock = 80e6 if self.xtal == 40 else 52e6
+        """The rate that the chip's UART makes of `rate`: whole dividers on the ESP8266, sixteenths on the others."""
+        if self.silicon.chip.name != "esp8266":
+            clock = self.xtal * 16e6
+        else:
+            clock = 80e6 if self.xtal == 40 else 52e6
         return clock / max(1, round(clock / rate))

@@ -161,6 +161,8 @@ class FlasherStub(CommandServer):
             try:
                 if struct.unpack_from("<I", body, 4)[0] == 0:
                     writing.inflate = zlib.decompressobj()
+                if writing.inflate.eof:
+                    raise zlib.error
                 plain = writing.inflate.decompress(content, writing.left + 1)
             except zlib.error:
                 self.owed = BAD_INFLATE
