@@ -342,7 +342,8 @@ def test_kill_nine_loses_nothing_that_was_written(tmp_path: Path) -> None:
             pytest.skip("the kill split a write inside the kernel: legal, never seen")
         n = len(numbers)
     torn = notes(tmp_path / "p", Kind.TORN)
-    assert len(torn) == 7
+    # one a restart; two where the kill fell between opening the next segment and closing the last one
+    assert 7 <= len(torn) <= 14
     for segment in sg.segments(tmp_path / "p"):
         assert isinstance(segment, Segment)
         size = sg.raw_size(segment)
