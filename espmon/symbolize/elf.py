@@ -105,6 +105,7 @@ class ElfFile:
         self._symbols: SymbolTable | None = None
         self._inflated: dict[str, bytes] = {}
         self._kept: dict[str, bytes] = {}
+        self._kept_raw: dict[int, bytes] = {}
         self._read_headers()
 
     @classmethod
@@ -233,10 +234,20 @@ class ElfFile:
         """Lets go of the file's bytes but for code, call frame information and function symbols, for which it is asked on."""
         for name in (".debug_frame", ".eh_frame"):
             self._kept[name] = self.section(name)
-        _ = self.symbols, self.sha256
+        for section in self.sections:
+            if section.kind == SHT_SYMTAB and section.link < len(self.sections):
+                for each in (section, self.sections[section.link]):
+                    self._kept_raw[each.offset] = self.raw(each)
+        _ = self.sha256
         self._bodies = [memoryview(bytes(body)) for body in self._bodies]
         self.data = b""
         self._inflated.clear()
+
+    def raw(self, section: Section) -> bytes:
+        """The bytes of a section as they stand in the file; after release_debug_sections() only symbol tables have any."""
+        if section.offset in self._kept_raw:
+            return self._kept_raw[section.offset]
+        return self.data[section.offset : section.offset + section.stored]
 
     def section(self, name: str) -> bytes:
         """The bytes of a section, inflated if it is compressed; empty when it is missing or damaged."""
@@ -298,8 +309,9 @@ class SymbolTable:
         if section is None or section.link >= len(elf.sections):
             return
         strings = elf.sections[section.link]
-        self._strings = elf.data[strings.offset : strings.offset + strings.stored]
-        body = elf.data[section.offset : section.offset + section.stored // _SYMBOL.size * _SYMBOL.size]
+        self._strings = elf.raw(strings)
+        body = elf.raw(section)
+        body = body[: len(body) // _SYMBOL.size * _SYMBOL.size]
         code = {i for i, s in enumerate(elf.sections) if s.flags & SHF_ALLOC and s.flags & SHF_EXECINSTR}
         # (address, rank, order, size, name): of several at one address the best rank stands; see _rank
         found = []

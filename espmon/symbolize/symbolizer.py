@@ -27,6 +27,8 @@ Explained = TypeVar("Explained", Crash, Reset)
 
 # How often a file is looked at for a replacement while addresses are asked one by one; explain() always looks.
 _RECHECK_S = 0.5
+# A board that crashes in a loop asks for the same addresses again and again.
+_MAX_ANSWERS = 4096
 
 
 class Program:
@@ -45,20 +47,21 @@ class Program:
         self._stamp: Stamp | None = None
         self._checked = -1e9
 
-    def refresh(self, *, now: bool = False) -> None:
-        """Reads the file again when it was replaced. A file that cannot be read (being written?) is tried again later."""
+    def refresh(self, *, now: bool = False) -> bool:
+        """Reads the file again when it was replaced; True when it was.
+
+        A file that cannot be read (a linker is writing it?) is tried again when it changes.
+        """
         moment = time.monotonic()
         if not now and moment - self._checked < _RECHECK_S:
-            return
+            return False
         self._checked = moment
         try:
             stamp: Stamp | None = stamp_of(self.path)
         except (OSError, ValueError):
             stamp = None
-        if stamp is not None and stamp == self._stamp:
-            return
-        if stamp is None and self._stamp is None and self.problem is not None:
-            return
+        if stamp == self._stamp and (stamp is not None or self.problem is not None):
+            return False
         self._stamp = stamp
         self._reader = None
         self._unwinder = None
@@ -70,13 +73,14 @@ class Program:
             _expect_usable(elf)
         except ElfUnusable as problem:
             self.problem = problem
-            return
+            return True
         self.problem = None
         self.elf = elf
         if self._index_dir is not None:
             self._index = load(self._index_dir, elf.sha256)
             if self._index is not None:
                 elf.release_debug_sections()
+        return True
 
     def take_index(self, elf: ElfFile, body: bytes, lock: threading.RLock) -> None:
         """Stores a built index and answers from it from now on, unless the file was replaced meanwhile."""
@@ -170,6 +174,7 @@ class Symbolizer:
     ) -> None:
         self._lock = threading.RLock()
         self._programs = [Program(path, index_dir) for path in elfs]
+        self._answers: dict[tuple[int, bool], tuple[Frame, ...]] = {}
         self._builders: list[threading.Thread] = []
         self._all_stack_words = all_stack_words
         self._chip = chip
@@ -178,9 +183,13 @@ class Symbolizer:
     def problems(self) -> list[ElfUnusable]:
         """Why ELFs that were asked for are not in use, now."""
         with self._lock:
-            for program in self._programs:
-                program.refresh()
+            self._refresh()
             return [program.problem for program in self._programs if program.problem is not None]
+
+    def _refresh(self, *, now: bool = False) -> None:
+        for program in self._programs:
+            if program.refresh(now=now):
+                self._answers.clear()
 
     def lookup(self, address: int, *, call_site: bool = False) -> tuple[Frame, ...]:
         """What `address` is: inlined functions first, the function they stand in last. Empty when nothing is known.
@@ -188,9 +197,14 @@ class Symbolizer:
         `call_site`: `address` is a return address; the call before it is looked up, `Frame.address` stays `address`.
         """
         with self._lock:
-            for program in self._programs:
-                program.refresh()
-            found = self.describe(int(address) & 0xFFFFFFFF, call_site, self._programs, self.chip_for(None))
+            self._refresh()
+            key = (int(address) & 0xFFFFFFFF, call_site)
+            found = self._answers.get(key)
+            if found is None:
+                found = self.describe(*key, self._programs, self.chip_for(None))
+                if len(self._answers) >= _MAX_ANSWERS:
+                    self._answers.clear()
+                self._answers[key] = found
         self._build_indexes()
         return found
 
@@ -200,8 +214,7 @@ class Symbolizer:
         Never raises for what an ELF or a dump holds; without a usable ELF, ROM addresses still get their names.
         """
         with self._lock:
-            for program in self._programs:
-                program.refresh(now=True)
+            self._refresh(now=True)
             out = explained(event, self)
         self._build_indexes()
         return out
