@@ -95,20 +95,21 @@ class Abbrev:
         self,
         tag: int,
         children: bool,
-        attributes: list[tuple[int, int, int]],
+        attributes: tuple[tuple[int, int, int], ...],
         offset_size: int,
         address_size: int,
         version: int,
     ) -> None:
         self.tag = tag
         self.children = children
-        self.attributes = attributes
+        # (attribute or 0 when nobody asks for it, form, implicit value, size or -1); unwanted neighbours of known size joined
+        plan: list[tuple[int, int, int, int]] = []
         # steps to skip it: a non-negative number of bytes, or ~form for a form that must be looked at
         steps: list[int] = []
         run = 0
         self.sibling_at: tuple[int, int] | None = None  # (distance from after the code, size)
         names = set()
-        for attribute, form, _ in attributes:
+        for attribute, form, implicit in attributes:
             names.add(attribute)
             size = _size_of(form, offset_size, address_size, version)
             if attribute == AT_SIBLING and not steps and size is not None and 0x11 <= form <= 0x13:
@@ -120,6 +121,13 @@ class Abbrev:
                 steps.append(~form)
             else:
                 run += size
+            if attribute in _WANTED:
+                plan.append((attribute, form, implicit, -1))
+            elif size is not None and plan and plan[-1][3] >= 0:
+                plan[-1] = (0, 0, 0, plan[-1][3] + size)
+            else:
+                plan.append((0, form, 0, -1 if size is None else size))
+        self.attributes = plan
         self.size = run if not steps else -1
         if run and steps:
             steps.append(run)
@@ -222,6 +230,7 @@ class DwarfReader:
         # an honest file is visited about twice (index, then bodies); 8x and a megabyte are room enough
         self.budget = Budget(8 * size + (1 << 20))
         self._abbrev_cache: dict[tuple[int, int, int, int], dict[int, Abbrev]] = {}
+        self._compiled: dict[tuple[int, bool, tuple[tuple[int, int, int], ...], int, int, int], Abbrev] = {}
         self._lines: dict[tuple[int, str], LineTable | None] = {}
         self._names: dict[int, tuple[str | None, str | None]] = {}
         self._inner: dict[int, list[tuple[int, int, int]]] = {}
@@ -298,24 +307,42 @@ class DwarfReader:
         data = self._abbrev
         table = {}
         at = offset
+        compiled = self._compiled
         while True:
-            code, at = uleb(data, at)
+            code = data[at]
+            at += 1
+            if code >= 0x80:
+                code, at = uleb(data, at - 1)
             if code == 0:
                 break
-            tag, at = uleb(data, at)
+            tag = data[at]
+            at += 1
+            if tag >= 0x80:
+                tag, at = uleb(data, at - 1)
             children = data[at] != 0
             at += 1
             attributes = []
             while True:
-                attribute, at = uleb(data, at)
-                form, at = uleb(data, at)
+                attribute = data[at]
+                at += 1
+                if attribute >= 0x80:
+                    attribute, at = uleb(data, at - 1)
+                form = data[at]
+                at += 1
+                if form >= 0x80:
+                    form, at = uleb(data, at - 1)
                 value = 0
                 if form == FORM_IMPLICIT_CONST:
                     value, at = sleb(data, at)
                 if attribute == 0 and form == 0:
                     break
                 attributes.append((attribute, form, value))
-            table[code] = Abbrev(tag, children, attributes, offset_size, address_size, version)
+            # most units of a program declare the same ones
+            declared = (tag, children, tuple(attributes), offset_size, address_size, version)
+            abbrev = compiled.get(declared)
+            if abbrev is None:
+                abbrev = compiled[declared] = Abbrev(*declared)
+            table[code] = abbrev
         self.budget.spend(at - offset)
         self._abbrev_cache[key] = table
         unit.abbrev_table = table
@@ -496,9 +523,9 @@ class DwarfReader:
         """
         data = self.info
         found: dict[int, tuple[int, int]] = {}
-        for attribute, form, implicit in abbrev.attributes:
-            if attribute not in _WANTED:
-                at = self._skip_form(unit, form, at)
+        for attribute, form, implicit, size in abbrev.attributes:
+            if attribute == 0:
+                at = at + size if size >= 0 else self._skip_form(unit, form, at)
                 continue
             if form == 0x16:
                 form, at = uleb(data, at)
