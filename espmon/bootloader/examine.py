@@ -15,7 +15,7 @@ from espmon.bootloader.errors import LoaderProblem, LoaderRefused, NoSyncReply, 
 from espmon.bootloader.flash import BLANK, NO_FLASH_IDS, SECTOR
 from espmon.bootloader.guards import check_real_size
 from espmon.bootloader.image import ImageFault, has_header, identify
-from espmon.bootloader.link import Link
+from espmon.bootloader.link import TICK_S, Link
 from espmon.bootloader.loader import Loader, _digest
 from espmon.bootloader.notes import LineReset, Stage
 from espmon.bootloader.packets import SYNC_PAYLOAD, Op, request
@@ -55,7 +55,7 @@ def listen(rate: int, seconds: float, enough: int = 1 << 16) -> Steps[bytes]:
     start: float = yield Now()
     heard: bytes = yield Discard()
     left = seconds
-    while left > 0 and len(heard) < enough:
+    while left > TICK_S and len(heard) < enough:
         heard += yield Receive(left, 256)
         now: float = yield Now()
         left = start + seconds - now
@@ -255,3 +255,23 @@ def _quality(loader: Loader, fastest: int) -> Steps[tuple[RateQuality, ...]]:
                     break
         out.append(RateQuality(rate, QUALITY_EXCHANGES, good, link.damaged - before))
     return tuple(out)
+
+
+def explain_silence(plan: SessionPlan, problem: NoSyncReply) -> Steps[Evidence]:
+    """After SYNC went unanswered: what an ordinary start and a download start print, for the diagnosis."""
+    text = as_text(problem.heard)
+    evidence = Evidence(
+        sync="", syncs=problem.attempts, idle_bytes=len(problem.heard), idle_text=text, echoed=problem.echoed
+    )
+    if not plan.can_reset:
+        return evidence
+    evidence = replace(evidence, idle_bytes=0, idle_text="")
+    count, rate, text = yield from _boot_heard(plan, download=False)
+    evidence = replace(evidence, reset_bytes=count, reset_rate=rate or None, reset_text=text)
+    count, _, text = yield from _boot_heard(plan, download=True)
+    evidence = replace(evidence, download_bytes=count, download_text=text)
+    if not evidence.echoed:
+        evidence = yield from _echo(evidence)
+    yield from plan.hard_reset.run()
+    yield SetLines(False, False)
+    return evidence

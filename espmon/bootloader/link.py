@@ -24,6 +24,8 @@ HEARD_LIMIT = 0x8000
 PATIENCE_S = 0.5
 # SYNC is answered at once; esptool and the ROM's own tools wait as long.
 SYNC_PATIENCE_S = 0.1
+# Less time than this is none: a float's rest must not keep a loop waiting for nothing.
+TICK_S = 1e-6
 _BOOT_TEXT = re.compile(rb"rst cause:(\d+)|rst:0x([0-9a-f]{1,2}) \(([A-Z0-9_]{1,40})\)|Brownout detector")
 
 
@@ -74,7 +76,7 @@ class Link:
             return self._packets.popleft()
         start: float = yield Now()
         left = timeout_s
-        while left > 0:
+        while left > TICK_S:
             data: bytes = yield Receive(left, max(1, at_least - self._reader.pending))
             if data:
                 yield from self._take(data)
@@ -96,7 +98,7 @@ class Link:
         """The next reply to `op`, or None; replies to other commands are late ones and are passed over."""
         start: float = yield Now()
         left = timeout_s
-        while left > 0:
+        while left > TICK_S:
             packet = yield from self.next_packet(left)
             if packet is None:
                 break

@@ -446,13 +446,16 @@ class RomLoader(Loader):
         for _ in range(3):
             link.forget_heard()
             yield from link.send(request(Op.MEM_END, words(0, payload.entry)))
+            limit = link.allowance()
             start: float = yield Now()
             now = start
-            while now - start < link.allowance():
-                packet = yield from link.next_packet(start + link.allowance() - now)
+            while now - start < limit:
+                packet = yield from link.next_packet(start + limit - now)
                 if packet == _REPORT:
                     link.status_length = 2
                     return StubLoader(link, self.facts)
+                if packet is None:
+                    break
                 now = yield Now()
             # The report can be lost, or its first byte while clocks change: who answers now?
             answer = yield from link.resync(4)

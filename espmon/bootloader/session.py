@@ -250,6 +250,8 @@ class Session:
                     self.rung += 1
                 continue
             self._keep(link)
+            # What was heard so far is the boot that we caused; from here on boot text means trouble.
+            link.forget_heard()
             self.loader = loader
             return loader
         raise problem or AssertionError("unreachable")
