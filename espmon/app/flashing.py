@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from espmon.app.config import default_state_dir
 from espmon.bootloader.actions import Action, Steps
 from espmon.bootloader.diagnosis import Evidence, diagnose
 from espmon.bootloader.errors import (
@@ -37,7 +38,7 @@ from espmon.bootloader.flash import SECTOR
 from espmon.bootloader.guards import check_flash, check_real_size, check_security, plan_regions
 from espmon.bootloader.loader import RATES, Loader, StubLoader
 from espmon.bootloader.notes import LineReset, Stage, Transferred
-from espmon.bootloader.read import Backup, Piece, ReadCount, check_backup
+from espmon.bootloader.read import Backup, Piece, ReadCount, check_backup, sector_digests
 from espmon.bootloader.resets import BY_NAME, HARD, HARD_USB, NONE, SEQUENCES, ResetSequence, parse_custom
 from espmon.bootloader.session import Rung, Security, Session, SessionPlan, is_esp8285, read_mac
 from espmon.bootloader.write import Region, Written, verify_regions, write_regions
@@ -45,6 +46,7 @@ from espmon.chips import CHIPS, Chip
 from espmon.errors import EspmonError, InputUnreadable, PortProblem, UsageProblem
 from espmon.events import Event, Progress, ResetCaused
 from espmon.port import Chunk, SerialPort, run_steps
+from espmon.store.images import ImageStore
 from espmon.store.stubs import find_stubs
 
 T = TypeVar("T")
@@ -58,6 +60,8 @@ _USB_JTAG = 0x1001
 _TELL_S = 0.1
 # The rate of transfer is an average over this long.
 _RATE_WINDOW_S = 3.0
+# The newest stored images are searched for known sectors; more would cost more memory than they save time.
+_STORED_IMAGES = 16
 # Clean sessions at a lowered rate before the next higher one is tried again.
 _CLEAN_SESSIONS = 3
 
@@ -319,7 +323,7 @@ class Flasher:
     ) -> None:
         # After an interrupted write the loader is the safe place: nothing half written runs there.
         if isinstance(error, PortProblem) or (isinstance(error, Stopped) and "incomplete" in error.state):
-            self._restore_rate()
+            self.restore_rate()
             return
         try:
             self.leave()
@@ -338,10 +342,11 @@ class Flasher:
             )
         if self.options.after == "reset" and (loader is not None or self.plan.can_reset):
             left = self.run(self.session.leave(), stoppable=False)
-        self._restore_rate()
+        self.restore_rate()
         return left
 
-    def _restore_rate(self) -> None:
+    def restore_rate(self) -> None:
+        """The port back to the application's rate."""
         with contextlib.suppress(PortProblem):
             self.port.set_baud(self.port.baud)
 
@@ -527,6 +532,20 @@ class _Pace:
             port=port,
             at=time.time(),
         )
+
+
+def stored_sectors(files: Sequence[Path]) -> dict[bytes, bytes]:
+    """Sectors by digest of these files and of espmon's image store, for :meth:`Flasher.backup`.
+
+    Raises :class:`~espmon.errors.InputUnreadable` for a file that cannot be read; a damaged store counts as empty.
+    """
+    contents: list[bytes] = [region.content for region in files_from((0, path) for path in files)]
+    store = ImageStore(default_state_dir() / "image")
+    for manifest in store.all()[:_STORED_IMAGES]:
+        image = store.get(manifest["digest"])
+        if image is not None:
+            contents += [content for _, content in image.pieces]
+    return sector_digests(contents)
 
 
 def files_from(pairs: Iterable[tuple[int, Path]]) -> list[Region]:

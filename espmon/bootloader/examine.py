@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from espmon.bootloader.actions import Discard, Note, Now, Receive, Send, SetBaud, SetLines, Steps, Wait
 from espmon.bootloader.diagnosis import Evidence, RateQuality, boot_mode
-from espmon.bootloader.errors import LoaderProblem, LoaderRefused, NoSyncReply, SendStalled, WrongFlashSize
+from espmon.bootloader.errors import LoaderProblem, NoSyncReply, SendStalled, WrongFlashSize
 from espmon.bootloader.flash import BLANK, NO_FLASH_IDS, SECTOR
 from espmon.bootloader.guards import check_real_size
 from espmon.bootloader.image import ImageFault, has_header, identify
@@ -243,16 +243,11 @@ def _quality(loader: Loader, fastest: int) -> Steps[tuple[RateQuality, ...]]:
             out.append(RateQuality(rate, QUALITY_EXCHANGES, 0))
             return tuple(out)
         good, before = 0, link.damaged
-        for n in range(QUALITY_EXCHANGES):
-            payload = (0x40001000 + 4 * (n % 8)).to_bytes(4, "little")
-            try:
-                yield from link.exchange(request(Op.READ_REG, payload))
+        for _ in range(QUALITY_EXCHANGES):
+            if (yield from loader.probe()):
                 good += 1
-            except LoaderRefused:
-                good += 1
-            except LoaderProblem:
-                if (yield from link.resync(4)) is None:
-                    break
+            elif not (yield from loader.resync()):
+                break
         out.append(RateQuality(rate, QUALITY_EXCHANGES, good, link.damaged - before))
     return tuple(out)
 

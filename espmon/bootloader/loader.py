@@ -16,7 +16,7 @@ from espmon.bootloader.actions import Note, Now, Steps, Wait
 from espmon.bootloader.errors import GaveUp, LoaderProblem, LoaderRefused, LoaderSilent, NeedsStub, StubNotStarted
 from espmon.bootloader.flash import BLOCK, SECTOR, round_up
 from espmon.bootloader.link import Link
-from espmon.bootloader.loaders import LoaderFacts
+from espmon.bootloader.loaders import MAGIC_ADDRESS, LoaderFacts
 from espmon.bootloader.notes import Retried, Transferred
 from espmon.bootloader.packets import Op, data_request, request, words
 
@@ -91,6 +91,16 @@ class Loader:
     def chip_title(self) -> str:
         """The chip's name as people write it."""
         return self.facts.chip.title
+
+    def probe(self) -> Steps[bool]:
+        """One small exchange, once; False when it was lost or damaged. For measuring the link."""
+        try:
+            yield from self.link.exchange(request(Op.READ_REG, words(MAGIC_ADDRESS)))
+        except LoaderRefused:
+            return True
+        except LoaderSilent:
+            return False
+        return True
 
     # --- registers ---------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,9 @@ T = TypeVar("T")
 
 # The board runs its model of a stub whatever code it is given; the sizes are those of esptool's payloads.
 STUBS = {
-    name: StubPayload(name=name, entry=entry, text=b"\x5a" * text, text_start=entry & ~0xF, data=b"\xa5" * 200, data_start=data)
+    name: StubPayload(
+        name=name, entry=entry, text=b"\x5a" * text, text_start=entry & ~0xF, data=b"\xa5" * 200, data_start=data
+    )
     for name, entry, text, data in (
         ("esp8266", 0x4010C504, 11456, 0x3FFFAE6C),
         ("esp32", 0x400BE4A0, 6456, 0x3FFDEBA8),

@@ -93,7 +93,9 @@ def cut_points(chip: str, old: bytes, new: bytes, step: int, stub: bool) -> list
     player = _Counting(there)
     write(player, chip, new, use_stub=stub)
     total = player.sent
-    received = sorted({*range(1, total, step), *(b + d for b in player.borders for d in (-1, 0, 1) if 0 < b + d < total)})
+    received = sorted(
+        {*range(1, total, step), *(b + d for b in player.borders for d in (-1, 0, 1) if 0 < b + d < total)}
+    )
     points = [{"cut_rx_at": n} for n in received]
     points += [{"cut_at": n} for n in range(1, len(new) + 0x2000, step * 16 + 1)]
     points += [{"cut_erase": n} for n in range(1, 64)]

@@ -154,6 +154,13 @@ class OwnStub(Loader):
                 now = yield Now()
         raise StubSilent(op, timeout * attempts, self.link.heard)
 
+    def probe(self) -> Steps[bool]:
+        try:
+            yield from self._ask(Op.HELLO, work_s=0.3, attempts=1)
+        except StubSilent:
+            return False
+        return True
+
     # --- the chip ----------------------------------------------------------------------------------------------------
 
     def refresh(self, flash_size: int | None = None) -> Steps[Hello]:

@@ -1,0 +1,30 @@
+"""``espmon reset PORT``: pull the reset line."""
+
+from __future__ import annotations
+
+import click
+
+from espmon.cli.flash_options import Console, port_argument
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@port_argument
+@click.option("--download", is_flag=True, help="Into download mode, where it waits for a flasher.")
+@click.option("--json", "as_json", is_flag=True, help="Print events as JSON.")
+def reset(port: str, download: bool, as_json: bool) -> None:
+    """Reset a board by its RTS and DTR lines."""
+    from espmon.app.flashing import reset_board
+    from espmon.port import SerialPort
+
+    console = Console(as_json=as_json, verbose=False)
+    there = SerialPort(port)
+    there.open()
+    there.remember_identity()
+    try:
+        how = reset_board(there, download=download, tell=console.tell if as_json else None)
+    finally:
+        there.dispose()
+    if not as_json:
+        console.result("reset", f"Reset{' into download mode' if download else ''} (sequence {how}).")
+
+
