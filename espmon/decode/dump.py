@@ -137,7 +137,8 @@ class Dump:
     @property
     def has_body(self) -> bool:
         """Registers, a backtrace or stack rows were printed."""
-        return bool(self.registers or any(self.backtraces) or any(s.lines for s in self.stacks))
+        printed = self.registers.keys() - ({"pc"} if "abort-pc" in self.marks else set())
+        return bool(printed or any(self.backtraces) or any(s.lines for s in self.stacks))
 
 
 def _in_ranges(word: int, ranges: tuple[chips.Range, ...]) -> bool:

@@ -131,7 +131,7 @@ class Interpreter:
         tokens: list[Token] = []
         if not blank:
             try:
-                tokens = self._tokens(text)
+                text, tokens = self._tokens(text)
             except Exception as error:  # noqa: BLE001 - guard
                 self._fault("lexer", error)
         banner = self._banner
@@ -167,14 +167,15 @@ class Interpreter:
             if dump.foreign > (dump.format.patience if dump.strong else min(4, dump.format.patience)):
                 self._close_dump("foreign")
 
-    def _tokens(self, text: str) -> list[Token]:
+    def _tokens(self, text: str) -> tuple[str, list[Token]]:
+        """The tokens of a line; with what a wrapped line before it left over put in front, when that makes one whole."""
         dump = self._dump
         if self._carry and dump is not None:
             carry, self._carry = self._carry, ""
             joined = list(_LEXER.scan(carry + text, self._line))
             if joined and joined[0].kind in dump.format.joins and joined[0].start < len(carry) < joined[0].end:
-                return joined
-        return list(_LEXER.scan(text, self._line))
+                return carry + text, joined
+        return text, list(_LEXER.scan(text, self._line))
 
     def _token(self, token: Token) -> bool:
         fact = _FACTS.get(token.kind)
@@ -276,6 +277,8 @@ class Interpreter:
         if place is None and crash.backtraces:
             place = crash.backtraces[0][0].pc
         number = crash.exception.number if crash.exception else None
+        if crash.kind == "panic" and place is None and number is None and not crash.message:
+            return  # too vague to be called the same failure twice
         self._failure(f"crash: {crash.kind}{'' if number is None else f' {number}'}{f' at {place}' if place else ''}", dump.end_line, dump.at)
 
     def _settle_chip(self, dump: Dump, chip: str | None) -> None:

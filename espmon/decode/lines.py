@@ -10,7 +10,7 @@ import re
 
 # ESC as a byte, as the picture U+241B, as the arrow U+2190 that some consoles draw, or spelled out.
 _ESC = "(?:\x1b|\u241b|\u2190|\\\\e|\\\\033|\\\\x1b|<ESC>)"
-_ANSI = re.compile(_ESC + r"\[[0-9;?]*[A-Za-z]" + "|" + _ESC + r"[()][A-Z0-9]|" + _ESC + r"(?=[^\[]|$)" + r"|(?<![\w)\]])\[[0-9]{1,2}(?:;[0-9]{1,3}){0,3}m")
+_ANSI = re.compile(_ESC + r"\[[0-9;?]*[A-Za-z]" + "|" + _ESC + r"[()][A-Z0-9]|" + _ESC + r"(?=[^\[]|$)" + r"|\[(?:0|[01];[34]\d|[34]\d(?:;[01])?|1)m")
 _MARKS = re.compile(r"<CR>|<LF>|␍|␊|\\r(?=\\n|$)|(?<=\\n)\\r")
 # NUL and other controls carry no meaning; U+FFFD and U+2BD1/U+2BF8 stand for bytes that could not be read.
 _NOISE = re.compile("[\x00-\x08\x0e-\x1f\x7f\ufffd\u2bd1\u2bf8\ufeff\u200b]+")

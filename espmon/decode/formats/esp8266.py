@@ -14,6 +14,8 @@ from espmon.decode.scan import Spec, Token
 from espmon.events import FailedAlloc, Location
 
 _H8 = "[0-9a-fA-F]{8}"
+# What may follow a value directly when newlines were lost: no further hex digit, unless it begins a known word.
+_STOP = r"(?:(?![0-9a-fA-F])|(?=ctx:|epc\d|excvaddr|depc|CUT|Exception|Fatal|Core |Backtrace|ELF ))"
 _SOURCE = r"[\w./\\:+-]{1,200}?\.(?:cpp|cc|c|hpp|h|ino|S)"
 
 TOKENS = (
@@ -24,7 +26,7 @@ TOKENS = (
         r"\S{0,2}(?:atal|tal) exception\s*(?:(?P<n>\d{1,3})\s*\((?P<name>[A-Za-z]\w{1,40})\)|\((?P<n2>\d{1,3})\))\s*:?",
     ),
     Spec("exception", r"(?<!atal )(?<!C\+\+ )(?i:e?x?ception)\s{0,2}\((?P<n>\d{1,3})\)\s*:?"),
-    Spec("epc", rf"(?P<reg>(?i:epc[1-7]|excvaddr|depc))\s?=\s?(?:0x)?(?P<v>{_H8})(?![0-9a-fA-F])"),
+    Spec("epc", rf"(?P<reg>(?i:epc[1-7]|excvaddr|depc))\s?=\s?(?:0x)?(?P<v>{_H8}){_STOP}"),
     Spec("soft-wdt", r"(?:S|s)?oft WDT reset(?: - deliberate infinite loop detected)?"),
     Spec("hard-wdt", r"Hardware WDT reset"),
     Spec(
@@ -38,10 +40,10 @@ TOKENS = (
     Spec("overflow", r"(?i:stack overflow detected)\.?"),
     Spec("generic", r"(?<!\w)Generic Reset"),
     Spec("ctx", r"ctx:\s*(?P<ctx>cont|sys|bearssl)\b"),
-    Spec("sp", rf"sp:\s?(?P<sp>{_H8})\s+end:\s?(?P<end>{_H8})(?:\s+offset:\s?(?P<off>[0-9a-fA-F]{{1,8}}))?"),
+    Spec("sp", rf"sp:\s?(?P<sp>{_H8})\s+end:\s?(?P<end>{_H8})(?:\s+offset:\s?(?P<off>[0-9a-fA-F]{{1,4}}))?"),
     Spec("stack-begin", r">{0,3}\s?stack>>>"),
     Spec("stack-end", r"<{2,3}\s?stack<{0,3}"),
-    Spec("row", rf"(?<![0-9a-fA-Fx])(?P<addr>{_H8}):\s{{1,3}}(?P<words>{_H8}(?:\s{{1,3}}{_H8}){{3}})(?![0-9a-fA-F:])(?:\s?<(?!<))?"),
+    Spec("row", rf"(?:(?<![0-9a-fA-Fx])|(?<={_H8})|(?<=set: [0-9a-fA-F]{{4}}))(?P<addr>{_H8}):\s{{1,3}}(?P<words>{_H8}(?:\s{{1,3}}{_H8}){{3}})(?:(?![0-9a-fA-F:])|(?={_H8}:))(?:\s?<(?!<))?"),
     Spec("alloc", rf"last failed alloc call:\s*(?P<caller>(?:0x)?{_H8})\((?P<size>\d{{1,9}})\)"),
     Spec("alloc-caller", rf"last failed alloc caller:\s*(?P<caller>(?:0x)?{_H8})"),
     Spec("hwdt-note", r"Cont stack is yielding|Caution, the stack is possibly corrupt"),

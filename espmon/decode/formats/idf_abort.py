@@ -15,7 +15,7 @@ _SOURCE = r"[\w./\\:+-]{1,250}?\.(?:cpp|cxx|cc|c|hpp|h|ino|S|rs|inc)"
 _STOP = r"(?=\s*$|\s{2,}|\s*(?:abort\(\)|Backtrace|Core\s|Guru|ELF file|CORRUPT|Rebooting))"
 
 TOKENS = (
-    Spec("abort-at", r"\w{0,4}bort\(\)\s{1,3}was called at PC\s{0,3}(?P<pc>0x[0-9a-fA-F]{8})(?:\s{1,3}on core\s{1,3}(?P<core>\d))?"),
+    Spec("abort-at", r"(?:a|A|\b\w{0,3})?bort\(\)\s{1,3}was called at PC\s{0,3}(?P<pc>0x[0-9a-fA-F]{8})(?:\s{1,3}on core\s{1,3}(?P<core>\d))?"),
     Spec(
         "assert-failed",
         rf"(?<!\w)(?i:assert failed):\s{{0,3}}(?P<func>[^\n]{{1,120}}?)\s{{1,3}}(?P<file>{_SOURCE}):(?P<line>\d{{1,6}})(?:\s{{0,3}}\((?P<expr>[^\n]{{1,300}}?)\)?{_STOP})?",
@@ -26,7 +26,7 @@ TOKENS = (
         rf"(?:, function: (?P<func>[^\n]{{1,200}}?){_STOP})?",
     ),
     Spec("assertion", rf"(?P<file>{_SOURCE}):(?P<line>\d{{1,6}}) \((?P<func>[\w:~ ]{{1,120}})\)\s?-? ?(?P<expr>)assert failed!"),
-    Spec("assertion-text", r"(?P<text>(?<!\w)[A-Z][\w ]{0,60}assertion failed[^\n]{0,160})"),
+    Spec("assertion-text", rf"(?P<text>(?<!\w)[A-Z][\w ]{{0,60}}assertion failed[^\n]{{0,160}}?){_STOP}"),
     Spec("corrupt-heap", rf"\w{{0,7}} ?HEAP: ?(?P<text>(?:Bad head|Bad tail|Invalid data|multi_heap|\S+\.c)[^\n]{{3,160}}?){_STOP}"),
     Spec("task-overflow", r"(?:\W{0,3}\w{0,5}\W{0,3}A )?(?i:stack overflow) in task\s{1,3}(?P<task>\S{1,32})\s{1,3}has been detected"),
     Spec("smashing-32", r"(?i:stack smashing protect failure!?)"),
@@ -179,8 +179,6 @@ def wdt_task(dump: Dump, token: Token) -> str | None:
 
 def lone_sha(dump: Dump, token: Token) -> str | None:
     """The hash at the end of a panic whose beginning is lost; start-up lines are handled elsewhere."""
-    if not token.leads:
-        return DROP
     dump.kind = "panic"
     dump.framework = "esp-idf"
     dump.elf_sha256 = token["sha"].lower()

@@ -14,10 +14,12 @@ _NAMES = (
     r"ACCLO|ACCHI|BR|MEPC|RA|SP|GP|TP|T[0-6]|S0/FP|S1[01]|S\d|MSTATUS|MTVEC|MCAUSE|MTVAL|MHARTID|MSCRATCH|INTLEVEL|"
     r"UEPC|USTATUS|UTVEC|UCAUSE|UTVAL"
 )
-REGISTER = rf"(?<![\w/])(?P<reg>{_NAMES})\s{{0,10}}:\s{{0,4}}(?:0x)?(?P<v>{_H8})(?![0-9a-zA-Z])"
+# Names may stand right behind the value before them when newlines were lost.
+_STOP = rf"(?:(?![0-9a-fA-F])|(?=(?:{_NAMES})\s{{0,10}}:)|(?=Core |Backtrace|ELF |Stack |Rebooting|EXC|0x{_H8}: ))"
+REGISTER = rf"(?:(?<![\w/])|(?<=0x{_H8}))(?P<reg>{_NAMES})\s{{0,10}}:\s{{0,4}}(?:0x)?(?P<v>{_H8}){_STOP}"
 
 TOKENS = (
-    Spec("register-dump", r"(?:(?i:core)\s{1,4}(?P<core>\d)\s+)?(?i:register dump)\s?:"),
+    Spec("register-dump", r"(?:(?<![a-z])(?i:core)\s{1,4}(?P<core>\d)\s+)?(?i:register dump)\s?:"),
     Spec("isr-context", r"(?:(?i:core)\s{1,4}(?P<core>\d)\s+)?was running in ISR context"),
     Spec("reg", REGISTER),
     Spec("stack-memory", r"(?<!\w)Stack memory:"),
@@ -27,8 +29,8 @@ TOKENS = (
     Spec("backtrace", r"(?i:b?acktrace)\s{0,2}:?\s{0,3}(?=0x[0-9a-fA-F]{4}|$)"),
     Spec("pair", rf"0x(?P<pc>{_H8})\s?:\s?0x(?P<sp>{_H8})"),
     Spec("corrupted", r"\|?<-\s?(?:CORRUPTED|CONTINUES)"),
-    Spec("elf-sha", r"ELF file SHA256:\s{0,4}(?P<sha>[0-9a-fA-F]{7,64})"),
-    Spec("panic-end", r"(?<!\w)Rebooting ?\.\.\.|CPU halted\.|Entering gdb stub now|Re-entered core dump"),
+    Spec("elf-sha", r"ELF file SHA256:\s{0,4}(?P<sha>[0-9a-f]{7,64}|[0-9A-F]{7,64})"),
+    Spec("panic-end", r"Rebooting ?\.\.\.|CPU halted\.|Entering gdb stub now|Re-entered core dump"),
 )
 _REGISTERS = re.compile(REGISTER)
 _ROUGH_REGISTERS = 3

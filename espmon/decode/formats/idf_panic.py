@@ -26,7 +26,7 @@ TOKENS = (
     Spec("debug-reason", r"Debug exception reason:\s*(?P<reason>[^\n(]{3,80}?(?:\([^()\n]{1,40}\))?)(?=\s*$|\s+Core|\s+Register)"),
     Spec("detected-task", r'Detected in task "(?P<task>[^"\n]{1,40})"'),
     Spec("stack-bounds", r"Stack pointer: 0x[0-9a-fA-F]{8}|Stack bounds: 0x[0-9a-fA-F]{8}"),
-    Spec("guru-garbled", r"^\W{0,4}G\w{0,3}\s?M?\w{3,10} E\w{0,4}:[^\n]{8,80}"),
+    Spec("guru-garbled", r"^\W{0,12}(?![^\n]{0,80}anic'ed)G\w{0,3}\s?M?\w{3,10} E\w{0,4}:[^\n]{8,80}"),
     Spec("panic-prelude", r"A fatal error occurred\. The crash dump printed below may be used to help"),
 )
 

@@ -29,7 +29,7 @@ def lua_panic(dump: Dump, token: Token) -> str | None:
 
 LUA = Format(
     name="nodemcu-lua",
-    tokens=(Spec("lua-panic", r"PANIC: unprotected error in call to Lua API\s?\(?(?P<text>[^\n]{1,400}?)\s*(?=$|\s+ets J)"),),
+    tokens=(Spec("lua-panic", r"PANIC: unprotected error in call to Lua API\s?\((?P<text>(?:[^()\n]|\([^()\n]{0,200}\)){1,400})\)?"),),
     table={**rules("-", "lua-panic", lua_panic, END)},
 )
 

@@ -85,6 +85,7 @@ def boot_reason(dump: Dump, token: Token) -> str | None:
     values = [int(v) for v in token["values"].split()]
     if len(values) < 2 or values[1] > 6 or values[0] > 7:
         return DROP
+    dump.report = "nodemcu"
     dump.strong = True
     dump.reset = resets.rst_info(values[1])
     if len(values) >= 8:
@@ -98,12 +99,14 @@ def boot_reason(dump: Dump, token: Token) -> str | None:
 NODEMCU = Format(
     name="nodemcu-bootreason",
     tokens=(
+        Spec("bootreason", r"node\.bootreason\s?\(\)\)?[\s>]{1,6}(?P<values>\d{1,10}(?:[\s,]{1,12}\d{1,10}){1,7})(?!\d)"),
         Spec("bootreason-call", r"node\.bootreason\s?\(\)"),
-        Spec("bootreason", r"^\s{0,4}(?P<values>\d{1,10}(?:[\s,]{1,12}\d{1,10}){1,7})\s*$"),
+        Spec("bootreason", r"^[\s>`]{0,4}(?P<values>\d{1,10}(?:[\s,]{1,12}\d{1,10}){1,7})[\s`]*$"),
     ),
     table={
         **rules("-", "bootreason-call", boot_reason_call, "called"),
         **rules("called", "bootreason", boot_reason, END),
+        **rules("-", "bootreason", lambda d, t: boot_reason(d, t) if "bootreason" in t.text else DROP, END),
     },
     patience=3,
 )

@@ -110,7 +110,7 @@ def saved_pc(facts: Interpreter, token: Token) -> None:
 
 def brownout(facts: Interpreter, token: Token) -> None:
     """`Brownout detector was triggered`."""
-    if not token.leads:
+    if not token.leads and not facts.in_banner:
         return
     meaning, remedies = causes.BROWNOUT
     facts.failure("brownout", token)
