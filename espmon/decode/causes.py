@@ -272,6 +272,10 @@ def explain(crash: Crash) -> tuple[str, tuple[str, ...]]:
         return f"An assertion failed{where}: the program found its own state to be wrong.", (
             "Read the condition in the message and find out why it doesn't hold.",
         )
+    if kind == "abort" and "ISR not in IRAM" in message:
+        return "attachInterrupt() was given a handler that isn't in IRAM, so the core stopped the program.", (
+            "Mark the interrupt handler and all that it calls with IRAM_ATTR.",
+        )
     if kind == "abort":
         if crash.last_failed_alloc is not None:
             size = f" of {crash.last_failed_alloc.size} bytes" if crash.last_failed_alloc.size else ""

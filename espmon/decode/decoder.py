@@ -1,14 +1,14 @@
 """The decoder: bytes in, events out. No clock, no files, no threads.
 
 Every byte leaves at once in a :class:`~espmon.events.Text`; facts follow when their lines are complete. Lines that can't
-matter are never looked at one by one: whole chunks are searched for :data:`~espmon.decode.triggers.TRIGGER` and their
-newlines counted in bulk.
+matter are never looked at one by one: whole chunks are searched for what can begin a fact
+(:mod:`espmon.decode.triggers`) and their newlines counted in bulk.
 """
 
 from __future__ import annotations
 
 from espmon.decode.interpreter import Interpreter
-from espmon.decode.triggers import TRIGGER
+from espmon.decode.triggers import Hits, triggers
 from espmon.events import Event, LimitReached, Text
 
 # Longest line that is looked at as one; longer ones are cut into pieces of this many bytes.
@@ -16,8 +16,6 @@ MAX_LINE = 32768
 # Silence after which an open dump, or a line without its newline, is taken as finished (live input only).
 SILENCE_S = 1.0
 _PREVIOUS = 512
-
-_find_trigger = TRIGGER.search
 
 
 class Decoder:
@@ -72,7 +70,7 @@ class Decoder:
         """When :meth:`tick` should be called (Unix seconds), None when nothing is open."""
         if self._at is None:
             return None
-        if self._facts.engaged or (self._size and self._peeked != self._size):
+        if self._facts.open or (self._size and self._peeked != self._size):
             return self._at + SILENCE_S
         return None
 
@@ -83,11 +81,11 @@ class Decoder:
         if self._size and self._peeked != self._size:
             self._peeked = self._size
             piece = b"".join(self._parts)
-            if self._facts.engaged or _find_trigger(piece):
+            if self._facts.engaged or triggers(piece):
                 # Taken as a line; what still comes of it is a piece of its own.
                 self._facts.line(piece, self._line, self._at, self._previous)
                 self._parts, self._size, self._peeked = [], 0, -1
-        if self._facts.engaged:
+        if self._facts.open:
             self._facts.finish("deadline")
         return self._take()
 
@@ -108,7 +106,7 @@ class Decoder:
         """The input has ended: the last line and everything open."""
         if self._size:
             piece = b"".join(self._parts)
-            if self._facts.engaged or _find_trigger(piece):
+            if self._facts.engaged or triggers(piece):
                 self._facts.line(piece, self._line, at if at is not None else self._at, self._previous)
             self._parts, self._size = [], 0
         self._facts.finish("eof")
@@ -129,10 +127,11 @@ class Decoder:
         facts = self._facts
         end = buffer.rfind(b"\n") + 1
         pos, line, text_line = 0, self._line, self._line
+        hits = Hits(buffer, end)
         while pos < end:
             if not facts.engaged:
-                hit = _find_trigger(buffer, pos, end)
-                stop = end if hit is None else buffer.rfind(b"\n", pos, hit.start()) + 1 or pos
+                hit = hits.after(pos)
+                stop = end if hit == end else buffer.rfind(b"\n", pos, hit) + 1 or pos
                 if stop > pos:
                     if stop - pos > MAX_LINE and self._long(buffer, pos, stop):
                         stop = self._skip_to_long(buffer, pos, stop)
@@ -145,7 +144,7 @@ class Decoder:
             newline = buffer.find(b"\n", pos)
             if newline - pos <= MAX_LINE:
                 raw = buffer[pos:newline]
-                if facts.engaged or _find_trigger(raw):
+                if facts.engaged or triggers(raw):
                     facts.line(raw, line, at, self._before(buffer, pos))
             else:
                 self._pieces(buffer, pos, newline, line, at)
@@ -222,7 +221,7 @@ class Decoder:
                     )
                 )
             raw = buffer[pos : min(pos + MAX_LINE, stop)]
-            if facts.engaged or _find_trigger(raw):
+            if facts.engaged or triggers(raw):
                 facts.line(raw, line, at, b"")
             pos += len(raw)
         return pos

@@ -11,7 +11,7 @@ from typing import Any
 
 from espmon.decode import causes
 from espmon.decode.dump import Dump, to_crash, to_reset
-from espmon.decode.formats import DROP, END, FORMATS, IDLE, SPLIT, Format, Rule
+from espmon.decode.formats import DROP, END, FORMATS, IDLE, SPLIT, Format, Rule, idf_body
 from espmon.decode.formats import esp8266 as esp8266_format
 from espmon.decode.lines import DECODED, clean, peel
 from espmon.decode.scan import Lexer, Token
@@ -29,6 +29,8 @@ from espmon.events import (
 
 # A boot banner and the ROM's and loaders' lines after it: what is ambiguous elsewhere counts inside this many lines.
 _BANNER_LINES = 40
+# All lines that follow a banner so closely are looked at.
+_WATCHED_LINES = 30
 # Lines between the ROM's own line and its reset line (mail quotes put empty ones between).
 _ROM_LINES = 10
 # The same message again within this many lines is the same event.
@@ -83,6 +85,7 @@ class Interpreter:
         self._line = 0
         self._at: float | None = None
         self._banner_line = -_BANNER_LINES
+        self._watch_until = 0
         self._seen: dict[str, int] = {}
         self._core_dump: tuple[int, float | None, str] | None = None
         self._core_foreign = 0
@@ -100,6 +103,11 @@ class Interpreter:
     @property
     def engaged(self) -> bool:
         """True while lines without any mark of their own matter."""
+        return self._line < self._watch_until or self.open
+
+    @property
+    def open(self) -> bool:
+        """True while a fact waits for lines that may still come."""
         return self._dump is not None or self._banner is not None or self._core_dump is not None
 
     def line(self, raw: bytes, number: int, at: float | None, previous: bytes) -> None:
@@ -217,8 +225,10 @@ class Interpreter:
             dump.boot = self.boots
             dump.state = result
             self._dump = dump
-            if fmt is esp8266_format.FORMAT and token.kind == "epc":
+            if token.kind == "epc":
                 esp8266_format.garbled_header(dump, clean(self._previous))
+            elif token.kind == "reg":
+                idf_body.lost_header(dump, clean(self._previous))
             if result == END:
                 self._close_dump("end")
             return True
@@ -324,9 +334,19 @@ class Interpreter:
         return any(key.startswith(prefix) for key in self._seen)
 
     @property
+    def previous(self) -> str:
+        """The line before this one."""
+        return clean(self._previous)
+
+    @property
     def in_banner(self) -> bool:
         """True within the lines that a ROM or boot loader prints after a reset."""
         return self._line - self._banner_line <= _BANNER_LINES
+
+    @property
+    def on_banner_line(self) -> bool:
+        """True on the line of a boot banner itself, where newlines were lost."""
+        return self._line == self._banner_line
 
     @property
     def rom_chip(self) -> str | None:
@@ -341,6 +361,7 @@ class Interpreter:
         self._flush_banner()
         self._banner = _Banner(line=token.line, end_line=token.line, at=self._at, chip=chip, rom=rom)
         self._banner_line = token.line
+        self._watch_until = token.line + _WATCHED_LINES
 
     def boot(self, token: Token, *, chip: str | None, rom: str | None, reset: ResetCause | None, mode: BootMode | None) -> None:
         """The reset line of a boot; the ROM's own line may stand before it."""
@@ -355,6 +376,7 @@ class Interpreter:
         banner.rom = rom or banner.rom
         banner.reset, banner.mode = reset, mode
         self._banner_line = token.line
+        self._watch_until = token.line + _WATCHED_LINES
         if banner.chip in ("esp8266", "esp32"):
             self._flush_banner()  # their ROMs print no saved PC
 

@@ -63,7 +63,7 @@ _PREFIX = re.compile(
     r"|\[\s*\d{1,9}(?:\.\d+)?\]\s?(?:\[[A-Za-z0-9_]{1,12}\]\s?)?(?:\[[^\]\n]{1,60}\]\s?)?"  # [ms] [DEBUG]
     r"|\[(?:DEBUG|INFO|WARN|WARNING|ERROR|MAIN)\]\s?"
     r"|\d{3,6}>\s"  # esp-link
-    r"|[EWIDV] \(\d{1,10}\) (?!app_init|app_start|cpu_start|boot:)[\w.\-]{1,40}: (?=[A-Z0-9*>=~@]|abort|assert|rst|ets|sp:|ctx)"  # ESP-IDF log, tag
+    r"|[EWIDV] \(\d{1,10}\) (?!app_init|app_start|cpu_start|boot:)[\w.\-]{1,40}: "  # ESP-IDF log, tag
     r")"
 )
 _MAX_PREFIXES = 6

@@ -20,6 +20,9 @@ class Spec:
     pattern: str
 
 
+_PUNCTUATION = " \t`*_'\"|.>-:#~"
+
+
 class Token:
     """One match: `kind`, the `groups`, and where it stands in `text` (the peeled line number `line`)."""
 
@@ -44,8 +47,8 @@ class Token:
     @property
     def leads(self) -> bool:
         """True when nothing but punctuation or a few damaged letters stands before it on its line."""
-        before = self.text[: self.start].strip(" \t`*_'\"|.>-:#~")
-        return len(before) <= 3
+        before = self.text[: self.start].lstrip(_PUNCTUATION)
+        return len(before) <= 3 and " " not in before
 
     @property
     def rest(self) -> str:

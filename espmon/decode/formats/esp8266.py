@@ -20,6 +20,7 @@ _SOURCE = r"[\w./\\:+-]{1,200}?\.(?:cpp|cc|c|hpp|h|ino|S)"
 
 TOKENS = (
     Spec("cut-here", r"-{3,}\s*CUT HERE FOR EXCEPTION DECODER\s*-{0,15}"),
+    Spec("isr-iram", r"ISR not in IRAM!"),
     Spec("user-exception", r"User exception \(panic/abort/assert\)"),
     Spec(
         "fatal",
@@ -216,6 +217,16 @@ def prelude(dump: Dump, token: Token) -> str | None:
     return None
 
 
+def isr_not_in_iram(dump: Dump, token: Token) -> str | None:
+    """`ISR not in IRAM!`: attachInterrupt refused a handler; abort() follows."""
+    if dump.kind is not None or dump.stacks:
+        return SPLIT
+    _begin(dump, "arduino")
+    dump.marks.add("isr")
+    dump.say("ISR not in IRAM!")
+    return None
+
+
 def context(dump: Dump, token: Token) -> str | None:
     """`ctx: cont`: before or after `>>>stack>>>`."""
     name = token["ctx"]
@@ -297,6 +308,7 @@ _ANY = "head regs stack after again"
 TABLE = {
     **{k: r for kind, action in _HEADS.items() for k, r in rules("- prelude " + _ANY, kind, action, "head").items()},
     **rules("- prelude", "user-exception cut-here", prelude, "prelude"),
+    **rules("- prelude " + _ANY, "isr-iram", isr_not_in_iram, "prelude"),
     **rules("head regs stack after again", "cut-here", last_mark, "head"),
     **rules(_ANY, "user-exception", lambda d, t: SPLIT, "prelude"),
     **rules("-", "epc", loose_register, "regs"),

@@ -33,6 +33,7 @@ TOKENS = (
     Spec("panic-end", r"Rebooting ?\.\.\.|CPU halted\.|Entering gdb stub now|Re-entered core dump"),
 )
 _REGISTERS = re.compile(REGISTER)
+_HEADER = re.compile(r"(?i:core)\s{1,4}(\d)\s+(?i:register dump)")
 _ROUGH_REGISTERS = 3
 _STRONG_REGISTERS = 8
 
@@ -71,6 +72,16 @@ def rough_register(dump: Dump, token: Token) -> str | None:
     dump.kind = "panic"
     dump.framework = "esp-idf"
     return register(dump, token)
+
+
+def lost_header(dump: Dump, previous: str) -> None:
+    """The line before a row of registers may be the header that no crash stood before."""
+    m = _HEADER.search(previous)
+    if m is not None:
+        dump.line -= 1
+        dump.core = int(m[1])
+        dump.marks.add("dump")
+        dump.strong = True
 
 
 def begin_backtrace(dump: Dump, token: Token) -> str | None:

@@ -225,7 +225,7 @@ ESPHOME = Format(
     name="esphome-crash-report",
     tokens=(
         Spec("esphome-crash", r"\*{0,3}\s{0,2}CRASH DETECTED ON PREVIOUS BOOT\s{0,2}\*{0,3}"),
-        Spec("esphome-reason", r"(?<![\w ] )(?<!\w)Reason:\s{1,3}(?P<text>[A-Z][^\n]{2,80}?)(?=\s*$|\s{2,}PC:|\s+\[)"),
+        Spec("esphome-reason", r"(?<!Reset )(?<!Restart )(?<!\w)Reason:\s{1,3}(?P<text>[A-Z][^\n]{2,80}?)(?=\s*$|\s{2,}PC:|\s+\[)"),
         Spec("esphome-core", r"Crashed core:\s{1,3}(?P<n>\d)"),
         Spec("esphome-bt", rf"(?<!\w)BT\d{{1,2}}:\s{{1,3}}0x(?P<v>{_H8})"),
         Spec("short-pc", rf"(?<!\w)PC:\s{{1,3}}0x(?P<v>{_H8})(?!\s{{1,3}}PS)"),

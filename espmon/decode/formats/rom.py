@@ -18,7 +18,7 @@ _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 TOKENS = (
     Spec(
         "boot-8266",
-        r"(?:\S{0,6}ts {1,3}(?P<date>Jan {1,3}8 2013)\s{0,2}[,.]?\s{0,3})?\W{0,3}r?st,? {0,2}cause ?: ?(?P<cause>\d{1,2})\W{1,4}boot mode ?: ?\(? ?(?P<x>\d{1,2}) ?[, .] ?(?P<y>\d{1,2})\)?",
+        r"(?:\S{0,6}ts {1,3}(?P<date>Jan {1,3}8 2013)\s{0,2}[,.]?\s{0,3})?\W{0,3}r?st,? {0,2}cause ?: ?(?P<cause>\d{1,2})\W{1,4}boot mode ?: ?(?:\( ?(?P<x>\d{1,2}) ?[, .] ?(?P<y>\d{1,2})\)?|(?P<x2>\d) ?, ?(?P<y2>\d)\))",
     ),
     Spec("boot-8266", r"(?<!\w)\S{0,3}oot mode ?: ?\((?P<x>\d{1,2}) ?, ?(?P<y>\d{1,2})\)(?P<cause>)(?P<date>)"),
     Spec(
@@ -56,7 +56,7 @@ TOKENS = (
 def boot_8266(facts: Interpreter, token: Token) -> None:
     """` ets Jan  8 2013,rst cause:N, boot mode:(X,Y)`."""
     cause = token.groups.get("cause")
-    x, y = int(token["x"]), int(token["y"])
+    x, y = int(token["x"] or token["x2"]), int(token["y"] or token["y2"])
     if x > 7 or y > 7 or (cause and int(cause) > 9):
         return
     mode = resets.boot_mode_8266(x, y)
@@ -110,7 +110,7 @@ def saved_pc(facts: Interpreter, token: Token) -> None:
 
 def brownout(facts: Interpreter, token: Token) -> None:
     """`Brownout detector was triggered`."""
-    if not token.leads and not facts.in_banner:
+    if not token.leads and not facts.on_banner_line:
         return
     meaning, remedies = causes.BROWNOUT
     facts.failure("brownout", token)
@@ -119,7 +119,7 @@ def brownout(facts: Interpreter, token: Token) -> None:
 
 def waiting_download(facts: Interpreter, token: Token) -> None:
     """`waiting for download`: the ROM says so on a line of its own."""
-    if not (token.leads and token.ends) and not facts.in_banner:
+    if not (token.leads and token.ends) and not facts.on_banner_line:
         return
     meaning, remedies = causes.DOWNLOAD
     facts.failure("download-mode", token)
@@ -146,15 +146,19 @@ def invalid_header(facts: Interpreter, token: Token) -> None:
 def in_context(facts: Interpreter, token: Token) -> None:
     """Words that mean something only during a boot: `ets_main.c`, `waiting for host`, `csum err`."""
     if token.kind == "csum-err":
-        if token.leads or facts.in_banner:
+        if token.leads or facts.on_banner_line:
             _flash(facts, token)
     elif token.kind == "waiting-host":
-        if facts.in_banner or (token.leads and token.ends):
+        if facts.on_banner_line or (token.leads and token.ends):
             _flash(facts, token)
-    elif facts.in_banner or (token.leads and token.ends and token.groups.get("n")):
+    else:
+        # The ROM says why in the line before; outside of a banner only the two together mean anything.
+        before = re.search(r"csum err(?: ?: ?0x\w{1,2} ?!= ?0x\w{1,2})?|flash read err,? ?\w{0,6}", facts.previous)
         if facts.already("flash"):
             facts.failure("ets_main", token)
-        else:
+        elif before is not None:
+            _flash(facts, token, before[0])
+        elif facts.on_banner_line or (token.leads and (facts.in_banner or (token.ends and token.groups.get("n")))):
             _flash(facts, token)
 
 
