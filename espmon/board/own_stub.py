@@ -24,6 +24,7 @@ NAK, SECTOR_REPORT, END = 0x90, 0x91, 0x92
 OK, COMMAND, RANGE, NO_CHIP, PROTECTED, TIMEOUT, DEFLATE, SILENCE, ABORTED, VERIFY, NO_BOOT, NONE, ACTIVE = range(13)
 SAME, ERASED, MISMATCH = 1, 2, 4
 WINDOW, LONGEST, MAP_DIGESTS = 16384, 4104, 64
+FUSES = 0x3FF00050
 SILENCE_S, CONFIRM_S = 10.0, 1.5
 PROTECTION = 0x7C
 MD5_RATE = 1e6  # bytes per second, as for the other stub
@@ -239,8 +240,9 @@ class OwnStub(CommandServer):
         clock = 80e6 if machine.xtal == 40 else 52e6
         flash_id = machine.flash.id & 0xFFFFFF if machine.flash.present else 0
         divider = round(clock / machine.rate)
-        words = (WINDOW, divider, flash_id, machine.flash.status, self.size, self.damaged, 0, 0, 0, 1)
-        self.say(HELLO | ANSWER, tag, 1, struct.pack("<10I", *words))
+        fuses = (self.registers.read(FUSES + 4 * n) for n in range(4))
+        words = (WINDOW, divider, machine.flash.status, 1, flash_id, self.size, self.damaged, 0, 0, 0, *fuses)
+        self.say(HELLO | ANSWER, tag, 1, struct.pack("<14I", *words))
 
     def unlock(self, tag: int) -> Work:
         """UNLOCK: status byte 1 becomes 0, where the chip lets it."""

@@ -43,14 +43,26 @@ RESETS = 7
 RESTARTS = 4
 
 Opener = Callable[[RomLoader], Steps[Loader]]
+Finder = Callable[[Link, LoaderFacts], Steps[Loader | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """One way from the ROM's loader to another: `open` is given the connected ROM and returns the loader to use."""
+    """One way from the ROM's loader to another: `open` is given the connected ROM and returns the loader to use.
+
+    `find` meets one that an earlier session left running and that does not answer SYNC.
+    """
 
     name: str
     open: Opener
+    find: Finder | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found(SyncReply):
+    """Nobody answered SYNC, but `loader` was running already."""
+
+    loader: Loader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +137,12 @@ def connect(plan: SessionPlan) -> Steps[tuple[Link, SyncReply]]:
                 yield from link.drain()
                 return link, answer
         yield from link.drop_pending()
+        if not plan.can_reset:
+            for name, rungs in plan.rungs.items():
+                for find in dict.fromkeys(rung.find for rung in rungs if rung.find is not None):
+                    loader = yield from find(link, LOADERS[name])
+                    if loader is not None:
+                        return link, Found("esp8266", loader)
         heard += link.heard
         echoed = echoed or link.echoes > 0
     raise NoSyncReply(tried, heard, echoed=echoed, rates=tuple(dict.fromkeys(rates)))
@@ -261,6 +279,8 @@ class Session:
 
     def _open_rung(self, link: Link, answer: SyncReply) -> Steps[Loader]:
         yield Note(Stage("identify"))
+        if isinstance(answer, Found) and self.plan.chip in (None, answer.loader.facts.chip):
+            return answer.loader
         facts, self.security = yield from identify(link, answer)
         chip = self.plan.chip
         if chip is not None and chip is not facts.chip:

@@ -15,7 +15,7 @@ from espmon.board.settings import BoardSettings
 from espmon.bootloader.actions import Action, Discard, Note, Now, Receive, Send, SetBaud, SetLines, Steps, Wait
 from espmon.bootloader.errors import LoaderProblem
 from espmon.bootloader.resets import HARD, SEQUENCES
-from espmon.bootloader.session import Session, SessionPlan
+from espmon.bootloader.session import Session, SessionPlan, read_mac
 from espmon.bootloader.stub import rungs
 from espmon.bootloader.stub.client import OwnStub
 from espmon.bootloader.stub.errors import FlashProtected
@@ -151,7 +151,9 @@ def test_bad_links(fault: str, chance: float) -> None:
         session = Session(plan(460800))
         try:
             done = bench.run(session.run(lambda loader: write_regions(loader, [region], 0)))
-            assert done.verified
+            if not done.verified:  # the stub was given up, the ROM wrote it and cannot read; that is told
+                reported += 1
+                continue
             assert bench.cells[0x10000 : 0x10000 + len(content)] == content
         except LoaderProblem:
             reported += 1
@@ -164,6 +166,21 @@ def test_stub_that_does_not_start_is_tried_twice_then_the_rom() -> None:
     loader = bench.run(session.open())
     assert loader.kind == "rom"
     assert sum("detail='espmon'" in str(note) for note in bench.notes) == 2
+
+
+def test_a_stub_left_running_is_met_again_where_no_line_resets_the_board() -> None:
+    bench = Bench(boot_low=True, wiring="none")
+    first = Session(SessionPlan(sequences=SEQUENCES["no-lines"], rate=460800, rungs=rungs()))
+    stub = bench.run(first.open())
+    assert stub.kind == "espmon"
+    bench.run(stub.write(0x1000, b"\x11" * 4096))
+    # That session ends here, without a word. The next one starts at 115200.
+    again = Session(SessionPlan(sequences=SEQUENCES["no-lines"], rate=460800, rungs=rungs()))
+    stub = bench.run(again.open())
+    assert stub.kind == "espmon"
+    assert stub.link.rate == 460800
+    assert bench.run(stub.read(0x1000, 4)) == b"\x11" * 4
+    assert bench.run(read_mac(stub)) == "5c:cf:7f:e5:90:01"
 
 
 def test_protected_chip() -> None:

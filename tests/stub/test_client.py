@@ -12,6 +12,7 @@ from espmon.bootloader.errors import GaveUp, LoaderProblem, NeedsStub
 from espmon.bootloader.loader import Meter
 from espmon.bootloader.notes import Stage, Transferred
 from espmon.bootloader.packets import words
+from espmon.bootloader.session import is_esp8285, read_mac
 from espmon.bootloader.stub.client import OwnStub
 from espmon.bootloader.stub.errors import FlashProtected, FlashSilent, StubRefused, StubSilent
 from espmon.bootloader.stub.protocol import (
@@ -255,10 +256,10 @@ class DeadAbove(Faults):
         return data if self.frames <= 2 or self.frames > 16 else b"\x55" * len(data)
 
 
-def test_registers_come_from_the_rom(desk: Desk) -> None:
+def test_fuses_come_with_hello(desk: Desk) -> None:
     stub = running(desk)
-    stub.registers[0x3FF00050] = 0x12000000
-    assert desk.run(stub.read_register(0x3FF00050)) == 0x12000000
+    assert desk.run(read_mac(stub)) == "5c:cf:7f:12:34:56"
+    assert not desk.run(is_esp8285(stub))
     with pytest.raises(NeedsStub):
         desk.run(stub.read_register(0x60000000))
 
@@ -330,7 +331,7 @@ def test_parse_hello_wants_a_hello() -> None:
     from espmon.bootloader.stub.protocol import Frame
 
     assert parse_hello(Frame(Op.HELLO | REPLY, 0, 1, b"short")) is None
-    assert parse_hello(Frame(Op.MAP | REPLY, 0, 1, bytes(40))) is None
+    assert parse_hello(Frame(Op.MAP | REPLY, 0, 1, bytes(56))) is None
 
 
 def image(size: int) -> bytes:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def rungs() -> Mapping[str, tuple[Rung, ...]]:
     """Ways from a ROM's loader to this stub, by chip name: tried twice, the second time after a fresh reset."""
     from espmon.bootloader.session import Rung
-    from espmon.bootloader.stub.client import start
+    from espmon.bootloader.stub.client import find, start
 
-    rung = Rung("espmon", start)
+    rung = Rung("espmon", start, find)
     return {"esp8266": (rung, rung)}

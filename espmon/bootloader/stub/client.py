@@ -27,6 +27,7 @@ from espmon.bootloader.packets import request, words
 from espmon.bootloader.stub import payload
 from espmon.bootloader.stub.errors import FlashProtected, FlashSilent, StubRefused, StubSilent
 from espmon.bootloader.stub.protocol import (
+    FUSES,
     LARGEST_BODY,
     LEAVE_BOOT,
     LEAVE_RESET,
@@ -61,8 +62,6 @@ MD5_S = 0.008
 READ_SECTORS = 4
 READS = 2
 MAP_SECTORS = 512
-# The four words the MAC address and the package are read from; the ROM can read registers, the stub cannot.
-FUSES = (0x3FF00050, 0x3FF00054, 0x3FF00058, 0x3FF0005C)
 # Clocks of the UART after reset, by crystal: 26 MHz doubled, 40 MHz doubled, 24 MHz doubled.
 CLOCKS = (52_000_000, 80_000_000, 48_000_000)
 LOST_WRITES = 6
@@ -73,10 +72,9 @@ class OwnStub(Loader):
 
     kind: ClassVar[str] = "espmon"
 
-    def __init__(self, link: Link, facts: LoaderFacts, hello: Hello, registers: dict[int, int] | None = None) -> None:
+    def __init__(self, link: Link, facts: LoaderFacts, hello: Hello) -> None:
         super().__init__(link, facts)
         self.hello = hello
-        self.registers = registers or {}
         self.naks = 0
         self.resent = 0
         self.wire_bytes = 0
@@ -183,10 +181,11 @@ class OwnStub(Loader):
         yield
 
     def read_register(self, address: int) -> Steps[int]:
-        """A fuse word, read through the ROM before the stub was started."""
-        if address not in self.registers:
+        """A fuse word, which the stub told when it said hello; it reads no others."""
+        index, odd = divmod(address - FUSES, 4)
+        if odd or not 0 <= index < len(self.hello.fuses):
             raise NeedsStub(self.chip_title, f"read register 0x{address:08x} through this stub")
-        return self.registers[address]
+        return self.hello.fuses[index]
         yield
 
     def write_registers(self, *writes: tuple[int, int], once: bool = False) -> Steps[None]:
@@ -616,13 +615,10 @@ def start(rom: RomLoader) -> Steps[Loader]:
     Raises :class:`~espmon.bootloader.errors.StubNotStarted`, or what the ROM answered.
     """
     link = rom.link
-    registers: dict[int, int] = {}
-    for address in FUSES:
-        registers[address] = yield from rom.read_register(address)
     yield from rom._to_ram(payload.ADDRESS, payload.CODE)
     link.forget_heard()
     yield from link.send(request(RomOp.MEM_END, words(0, payload.ENTRY)))
-    stub = OwnStub(link, rom.facts, _NOBODY, registers)
+    stub = OwnStub(link, rom.facts, _NOBODY)
     # The ROM's answer to MEM_END comes first; the stub ends it with a zero and says hello. If that is lost it is asked.
     frame = yield from stub._frame(0.6 + link.wire_s(128) + 4 * link.round_trip_s)
     hello = parse_hello(frame) if frame is not None else None
@@ -633,12 +629,26 @@ def start(rom: RomLoader) -> Steps[Loader]:
     if hello.version != VERSION:
         raise StubNotStarted(link.heard)
     stub.hello = hello
-    stub._clock = _clock_of(hello.divider, link.rate)
+    yield from _settle(stub)
+    return stub
+
+
+def find(link: Link, facts: LoaderFacts) -> Steps[Loader | None]:
+    """The stub, if an earlier session left it running at this link's rate; it does not answer SYNC."""
+    stub = OwnStub(link, facts, _NOBODY)
+    if not (yield from stub._answers(2, 0.15)) or stub.hello.version != VERSION:
+        return None
+    yield from _settle(stub)
+    return stub
+
+
+def _settle(stub: OwnStub) -> Steps[None]:
+    link = stub.link
+    stub._clock = _clock_of(stub.hello.divider, link.rate)
     link.forget_heard()
     # The ROM measured the rate of SYNC, to one count of its clock; the divider that is right is known better.
-    if round(stub._clock / link.rate) != hello.divider:
+    if round(stub._clock / link.rate) != stub.hello.divider:
         yield from stub.change_rate(link.rate, "exact")
-    return stub
 
 
 _NOBODY = Hello(

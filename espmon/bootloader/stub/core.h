@@ -101,18 +101,20 @@ static struct {
 
     /* bytes from and to the wire, shared with the interrupt */
     u32 rx_in, rx_out, tx_in, tx_out; /* not volatile: whoever waits sleeps in between, which tells the compiler */
-    u32 lost_ring, lost_fifo, framing;
-    u32 bad_frames;
 
     /* frame being taken out of the ring */
     u32 have, left, gap, any;
 
     /* flash */
-    u32 chip, chip_size, forced_size;
+    u32 forced_size;
     u32 fault; /* of the last flash operation: ST_... */
 
-    /* the write under way, or the last one */
-    u32 tag, status, base, length, done, next, nak, epoch, used;
+    /* in the order in which HELLO tells them */
+    u32 chip, chip_size, bad_frames, lost_ring, lost_fifo, framing;
+
+    /* the write under way, or the last one; the first five in the order in which POLL and END tell them */
+    u32 tag, base, length, done, next;
+    u32 status, nak, epoch, used;
     u32 redo; /* a command came in its middle and waits in the frame buffer */
     const u8 *in, *in_end;
 
@@ -141,6 +143,7 @@ static struct {
  *   u32  hw_divider(void), void hw_set_divider(u32)
  *   volatile u32 *hw_spi_words, HW_SPI_ADDRESS, HW_SPI_STATUS; u32 hw_spi(u32 bit)
  *   u32  hw_status2(void)             second status byte
+ *   const u32 *hw_fuses               four words: MAC address and package
  *   void hw_md5_start(context), hw_md5_add(context, bytes, n), hw_md5_end(digest, context)
  *   u32  hw_can_boot(void)
  */

@@ -37,6 +37,7 @@ enum {
 #define SPI_USER2 SPI[9]
 #define hw_spi_words (SPI + 16)
 
+#define hw_fuses ((const u32 *)0x3ff00050)
 #define CPU_CLOCK REG(0x3ff00014)   /* bit 0: CPU at twice the bus clock */
 #define WATCHDOG SPI[0x700 / 4]     /* 0x60000900, bit 0: on */
 #define RTC_CONTROL REG(0x60000700) /* bit 31: software reset */

@@ -17,6 +17,7 @@ VERSION = 1
 WINDOW = 16384
 MAP_DIGESTS = 64
 LARGEST_BODY = 4096
+FUSES = 0x3FF00050
 # Nothing that the stub sends is longer than this on the wire: head, body, CRC, one stuffing byte in 254, the zero.
 LONGEST = 8 + LARGEST_BODY + LARGEST_BODY // 254 + 3
 
@@ -173,7 +174,8 @@ class Hello:
     `window`: bytes of data frames that may be under way. `divider`: of its UART. `flash_id`: 0 when no chip answers.
     `status`: status byte 1, and 2 in the upper byte. `flash_size`: bytes, 0 when the id says none. `damaged`, `lost`,
     `overruns`, `framing`: received frames with a wrong CRC; bytes that found the ring full, the UART's own buffer full,
-    or no stop bit. `can_boot`: this ROM lets the stub start the application itself.
+    or no stop bit. `can_boot`: this ROM lets the stub start the application itself. `fuses`: the words at
+    :data:`FUSES`, which hold the MAC address and the package.
     """
 
     version: int
@@ -187,6 +189,7 @@ class Hello:
     overruns: int
     framing: int
     can_boot: bool
+    fuses: tuple[int, ...] = ()
 
     @property
     def protected(self) -> bool:
@@ -196,10 +199,10 @@ class Hello:
 
 def parse_hello(frame: Frame) -> Hello | None:
     """The stub's answer to HELLO; None when it is none."""
-    if frame.op != Op.HELLO | REPLY or len(frame.body) != 40:
+    if frame.op != Op.HELLO | REPLY or len(frame.body) != 56:
         return None
-    window, divider, flash_id, status, size, damaged, lost, overruns, framing, can_boot = struct.unpack(
-        "<10I", frame.body
+    window, divider, status, can_boot, flash_id, size, damaged, lost, overruns, framing, *fuses = struct.unpack(
+        "<14I", frame.body
     )
     return Hello(
         version=frame.argument,
@@ -213,4 +216,5 @@ def parse_hello(frame: Frame) -> Hello | None:
         overruns=overruns,
         framing=framing,
         can_boot=bool(can_boot),
+        fuses=tuple(fuses),
     )

@@ -22,12 +22,13 @@ static u32 words(void) { return g.used == FRAME_HEAD ? 0 : g.used & 3 ? ~0u : g.
 
 static void progress(u32 op) { send(g.small, op, g.tag, g.next & 0xfff, 0); }
 
+/* n words into the answer, from its word `at` on. */
+static void tell(u32 at, const u32 *from, u32 n) {
+    while (n--) ANSWER[at + n] = from[n];
+}
+
 static void report(u32 op) {
-    ANSWER[0] = g.tag;
-    ANSWER[1] = g.base;
-    ANSWER[2] = g.length;
-    ANSWER[3] = g.done;
-    ANSWER[4] = g.next;
+    tell(0, &g.tag, 5);
     send(g.small, op, op == OP_END ? g.tag : g.frame[0] >> 8 & 255, g.status, 20);
 }
 
@@ -119,15 +120,11 @@ static void do_hello(void) {
     if (identify()) ready(SPI_MS * 10); /* attaching writes the status register */
     ANSWER[0] = WINDOW;
     ANSWER[1] = hw_divider();
-    ANSWER[2] = g.chip;
-    ANSWER[3] = g.chip ? status1() | hw_status2() << 8 : 0;
-    ANSWER[4] = g.chip_size;
-    ANSWER[5] = g.bad_frames;
-    ANSWER[6] = g.lost_ring;
-    ANSWER[7] = g.lost_fifo;
-    ANSWER[8] = g.framing;
-    ANSWER[9] = hw_can_boot();
-    reply(PROTOCOL, 40);
+    ANSWER[2] = g.chip ? status1() | hw_status2() << 8 : 0;
+    ANSWER[3] = hw_can_boot();
+    tell(4, &g.chip, 6);
+    tell(10, hw_fuses, 4);
+    reply(PROTOCOL, 56);
 }
 
 static void do_map(void) {
