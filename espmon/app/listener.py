@@ -65,10 +65,11 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A reset of the board; `sequence` chooses it by the kind of port. `by` is told in the `ResetCaused` event."""
+    """A reset of the board; `sequence` chooses it by the kind of port. `by` and `how` are told in the `ResetCaused` event."""
 
     sequence: Callable[[SerialPort], ResetSequence]
     by: str
+    how: str | None = None
 
 
 Wish = Send | Run | WishRate
@@ -277,18 +278,19 @@ class Listener(threading.Thread):
                 if abs(got.off_by) > 0.005:
                     reason = f"{f'{reason}; ' if reason else ''}the adapter says {got.got}"
                 self._state("rate", reason, baud)
-            case Run(sequence=choose, by=by):
+            case Run(sequence=choose, by=by, how=how):
                 if not self.port.set_lines(dtr=False, rts=False):
                     self._state("failed", "this port has no DTR and RTS lines: the board can't be reset through it")
                     return
                 from espmon.port import run_steps
 
                 sequence = choose(self.port)
-                run_steps(self.port, sequence.run(), heard=self._heard)
                 self._reset_at = self._clock.now()
                 self._rate.board_reset(self._reset_at)
-                self._take([ResetCaused(by=by, how=sequence.name, port=self.port.name, at=self._reset_at)])
+                self._take([ResetCaused(by=by, how=how or sequence.name, port=self.port.name, at=self._reset_at)])
                 self._pass_on()
+                run_steps(self.port, sequence.run(), heard=self._heard)
+                self._reset_at = self._clock.now()
 
     # --- gone and back ----------------------------------------------------------------------------------------------
 

@@ -356,12 +356,11 @@ class Monitor:
             case _Signalled(number=number):
                 self._status = EXIT_INTERRUPTED if number == signal.SIGINT else 128 + number
             case KeyWish.HELP:
-                for line in help_lines():
-                    console.notice(line)
+                console.notice("Keys", "quiet", *help_lines())
             case KeyWish.RESET:
                 listener.ask(Run(reset_sequence, "key"))
             case KeyWish.DOWNLOAD:
-                listener.ask(Run(download_sequence, "key"))
+                listener.ask(Run(download_sequence, "key", "into download mode"))
             case KeyWish.TIMESTAMPS:
                 console.timestamps = not console.timestamps
                 console.notice(f"Timestamps {'on' if console.timestamps else 'off'}")

@@ -156,7 +156,8 @@ def notice_lines(event: Event) -> tuple[Tone, list[str]] | None:
         case PortChanged():
             return _port_words(event)
         case ResetCaused():
-            return "quiet", [f"espmon reset the board ({one_line(event.how, 60) or 'asked'})"]
+            how = one_line(event.how, 60)
+            return "quiet", ["espmon resets the board into download mode" if "download" in how else "espmon resets the board"]
         case Gap():
             count = f"{event.bytes:,} bytes" if event.bytes is not None else "bytes"
             return "warning", [f"{count} are missing here: {one_line(event.reason) or 'unknown reason'}"]
@@ -219,6 +220,7 @@ def short_path(path: str, room: int = 60, roots: Sequence[str] = ()) -> str:
     path = one_line(path, 500)
     for folder in (os.getcwd(), *roots):
         path = path.removeprefix(folder.rstrip(os.sep) + os.sep)
+    path = path.removeprefix("./")
     if len(path) <= room:
         return path
     parts = path.replace("\\", "/").split("/")
@@ -465,12 +467,14 @@ class Console:
         ending = self._shaper.fresh_line()
         lines = [what, *more]
         if self.screen.is_terminal:
+            indent = " " * (len(mark) + 1)
+            rows: list[str] = []
+            for line in lines:
+                rows += _wrapped(line, self.screen.width - len(indent))
+            styled = [f"{indent if number else f'{mark} '}{row}" for number, row in enumerate(rows)]
             if self.screen.colour:
-                colour = _COLOURS[tone]
-                styled = [f"\x1b[0;{colour}m{mark} {what}\x1b[0m", *(f"\x1b[0;{colour}m  {each}\x1b[0m" for each in more)]
-            else:
-                styled = [f"{mark} {what}", *(f"  {each}" for each in more)]
-            self._emit(ending + "".join(line + "\n" for line in styled), ending + _plain_notice(lines))
+                styled = [f"\x1b[0;{_COLOURS[tone]}m{row}\x1b[0m" for row in styled]
+            self._emit(ending + "".join(row + "\n" for row in styled), ending + _plain_notice(lines))
         else:
             self._emit(ending + _plain_notice(lines))
 
@@ -557,6 +561,14 @@ class Console:
         )
         console.print(panel)
         return buffer.getvalue()
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    if len(line) <= width:
+        return [line]
+    import textwrap
+
+    return textwrap.wrap(line, max(20, width), break_on_hyphens=False)
 
 
 def _plain_notice(lines: Sequence[str]) -> str:
