@@ -128,6 +128,7 @@ class Monitor:
         self._listener: Listener | None = None
         self._keyboard: Keyboard | None = None
         self._status: int | None = None
+        self._timed_out = False  # what the decoder still held then may yet decide the status
         self._told_raw_log = False
 
     # --- the run ----------------------------------------------------------------------------------------------------
@@ -204,6 +205,7 @@ class Monitor:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     self._status = EXIT_TIMEOUT if self.options.until is not None else EXIT_OK
+                    self._timed_out = True
                     return
                 patience = left if patience is None else min(patience, left)
             wishes, items = self._outbox.take(patience)
@@ -292,10 +294,11 @@ class Monitor:
             self._greet(event)
         else:
             self._console.show(event, slot.source if slot is not None else None)
-        if isinstance(event, Crash) and "crash" in options.fail_on and self._status in (None, EXIT_TIMEOUT):
-            self._status = EXIT_CRASH_SEEN
-        elif isinstance(event, BootLoop) and "boot-loop" in options.fail_on and self._status in (None, EXIT_TIMEOUT):
-            self._status = EXIT_BOOT_LOOP_SEEN
+        if self._status is None or self._timed_out:
+            if isinstance(event, Crash) and "crash" in options.fail_on:
+                self._status, self._timed_out = EXIT_CRASH_SEEN, False
+            elif isinstance(event, BootLoop) and "boot-loop" in options.fail_on:
+                self._status, self._timed_out = EXIT_BOOT_LOOP_SEEN, False
 
     def _greet(self, event: PortChanged) -> None:
         """The first line on the screen; the keyboard is taken once the port is ours."""

@@ -33,7 +33,7 @@ from espmon.events import (
     WrongRate,
 )
 from espmon.sinks.lines import LineRules, LineShaper, LineWatch, clock_stamp
-from espmon.sinks.neutral import Neutralizer, one_line
+from espmon.sinks.neutral import Neutralizer, one_line, plain
 from espmon.sinks.screen import Screen
 from espmon.sinks.textlog import TextLog
 
@@ -489,6 +489,8 @@ class Console:
     def _emit(self, text: str, log_text: str | None = None) -> None:
         if not text:
             return
+        if not self.screen.is_terminal:
+            text = self._for_pipe(text)
         if self.paused:
             self.unseen += len(text)
         else:
@@ -505,11 +507,9 @@ class Console:
             self.log.write(gathered)
         if self._out:
             gathered, self._out = "".join(self._out), []
-            self.screen.write(gathered if self.screen.is_terminal else self._for_pipe(gathered))
+            self.screen.write(gathered)
 
     def _for_pipe(self, text: str) -> str:
-        from espmon.sinks.neutral import plain
-
         if not self.screen.colour:
             text = plain(text)
         return text.replace("\r", "\n") if "\r" in text else text

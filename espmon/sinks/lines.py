@@ -162,6 +162,8 @@ class LineShaper:
             text = "\r" + text
             self._return_held = False
         if "\r" in text:
+            text = text.replace("\r\n", "\n")
+        if "\r" in text:
             text = _LINE_ENDS.sub("\n", text)
             if text.endswith("\r"):  # its newline may be in the next chunk
                 text = text.rstrip("\r")

@@ -11,8 +11,11 @@ import codecs
 import re
 
 ESC = "\x1b"
-# Plain ASCII text needs no second look; most chunks are.
-_NEEDS_CARE = re.compile(rb"[^\t\n\r\x20-\x7e]")
+# The colours that logs use, as they are: at most one style and one basic colour. All else that begins with ESC is rebuilt.
+_USUAL_COLOUR = "\\[(?:[0-4];)?(?:[0-4]|[349][0-7])m"
+# Plain ASCII text with usual colours needs no second look; most chunks are. The set comes first so that the matcher can
+# skip over text quickly; what follows lets an ESC pass that begins a usual colour.
+_NEEDS_CARE = re.compile(f"[^\\t\\n\\r\\x20-\\x7e](?:(?<!\\x1b)|(?!{_USUAL_COLOUR}))".encode())
 # Escape sequences (ECMA-48): CSI ... final byte, or ESC with one more byte; then single characters that terminals obey
 # (C0, DEL, C1), line separators, and those that make text read differently than it is stored: bidirectional controls
 # and tag characters.
