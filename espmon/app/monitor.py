@@ -306,9 +306,8 @@ class Monitor:
         words = f"{event.port} at {event.baud} baud"
         if self._rate_was_auto:
             words += " (assumed; --baud sets another)"
-        if self._keyboard.machine.keys:
-            words += "   Ctrl-] quits   Ctrl-T h lists the keys"
-        self._console.notice(words)
+        keys = ["Ctrl-] quits, Ctrl-T h lists the keys"] if self._keyboard.machine.keys else []
+        self._console.notice(words, "quiet", *keys)
         self._warn_of_sharing()
         self._keyboard.start()
         if self.options.elfs and self._explainer is None:

@@ -28,7 +28,7 @@ def espmon(board):
     def start(*args, **options):
         each = Espmon(board.name, *args, **options)
         running.append(each)
-        each.wait_for("115200 baud") if "--json" not in args else each.wait_for('"opened"')
+        each.wait_for("115200") if "--json" not in args else each.wait_for('"opened"')
         return each
 
     yield start
