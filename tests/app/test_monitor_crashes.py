@@ -64,11 +64,7 @@ def test_a_crash_is_shown_with_its_file_line_and_source(board, espmon):
 @pytest.mark.parametrize("columns", [80, 200])
 def test_the_panel_fits_the_terminal(board, espmon, columns):
     run = espmon("--elf", str(ELF), terminal=True, env={"TERM": "xterm"})
-    import fcntl
-    import struct
-    import termios
-
-    fcntl.ioctl(run.screen, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    run.resize(columns)
     board.say(CRASH + b"\r\n")
     run.wait_for("╯")
     plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", run.text).replace("\r", "")

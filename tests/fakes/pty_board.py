@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pty
 import select
+import struct
 import subprocess
 import sys
 import termios
@@ -84,6 +86,7 @@ class Espmon:
         command = [sys.executable, "-m", "espmon", *args]
         if terminal:
             self.screen, self.tty = pty.openpty()
+            self.resize(200)
             self.process = subprocess.Popen(
                 command, stdin=self.tty, stdout=self.tty, stderr=self.tty, env=environment, cwd=cwd, start_new_session=True,
                 preexec_fn=_own_terminal,
@@ -119,6 +122,9 @@ class Espmon:
 
         wait_until(there)
         return self.text
+
+    def resize(self, columns: int) -> None:
+        fcntl.ioctl(self.screen, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
 
     def type(self, keys: bytes) -> None:
         os.write(self.screen, keys)
@@ -156,6 +162,4 @@ class Espmon:
 
 
 def _own_terminal() -> None:
-    import fcntl
-
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
