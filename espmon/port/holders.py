@@ -44,7 +44,7 @@ def _from_proc(path: str) -> list[Holder]:
     found = []
     me = os.getpid()
     try:
-        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
     except OSError:
         return []
     for pid in pids:
