@@ -180,10 +180,10 @@ class Interpreter:
         dump = self._dump
         if self._carry and dump is not None:
             carry, self._carry = self._carry, ""
-            joined = list(_LEXER.scan(carry + text, self._line))
+            joined = _LEXER.scan(carry + text, self._line)
             if joined and joined[0].kind in dump.format.joins and joined[0].start < len(carry) < joined[0].end:
                 return carry + text, joined
-        return text, list(_LEXER.scan(text, self._line))
+        return text, _LEXER.scan(text, self._line)
 
     def _token(self, token: Token) -> bool:
         fact = _FACTS.get(token.kind)

@@ -7,17 +7,24 @@ every place, left to right. :class:`Spec` declares one; formats own their specs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
     """One token: its `kind` and `pattern` (groups may be named). Patterns must not match the empty string and must not
-    backtrack over unbounded text: a line can be 32 KiB of anything."""
+    backtrack over unbounded text: a line can be 32 KiB of anything.
+
+    `hints`: lower-case words of which one stands in every text that the pattern matches; the pattern is only tried where
+    one does (none: always). A test compares with trying all. `row`: a line that is nothing but this holds no other token
+    (stack dumps are long; their lines are worth a short cut).
+    """
 
     kind: str
     pattern: str
+    hints: tuple[str, ...] = ()
+    row: bool = False
 
 
 _PUNCTUATION = " \t`*_'\"|.>-:#~"
@@ -61,21 +68,55 @@ class Token:
         return not self.rest.strip(" \t`*_'\".:-)")
 
 
-_NAMED = re.compile(r"\(\?P<\w+>")
-
-
 class Lexer:
-    """All specs in one alternation; the first spec that matches at a place wins."""
+    """All specs together; at each place the first spec that matches there wins."""
 
     def __init__(self, specs: Iterable[Spec]) -> None:
-        self._specs = list(specs)
-        self._each = [re.compile(s.pattern) for s in self._specs]
-        self._any = re.compile("|".join(f"(?P<T{i}>{_NAMED.sub('(', s.pattern)})" for i, s in enumerate(self._specs)))
+        self._kinds: list[str] = []
+        self._always: list[int] = []
+        by_hint: dict[str, list[int]] = {}
+        self._search: list[Callable[..., re.Match[str] | None]] = []
+        self._rows: list[tuple[str, Callable[[str], re.Match[str] | None]]] = []
+        for i, spec in enumerate(specs):
+            self._kinds.append(spec.kind)
+            if spec.row:
+                self._rows.append((spec.kind, re.compile(spec.pattern + r"\s*").fullmatch))
+            self._search.append(re.compile(spec.pattern).search)
+            for hint in spec.hints:
+                by_hint.setdefault(hint, []).append(i)
+            if not spec.hints:
+                self._always.append(i)
+        self._hints = [(hint, tuple(found)) for hint, found in by_hint.items()]
 
-    def scan(self, text: str, line: int) -> Iterator[Token]:
+    def scan(self, text: str, line: int) -> list[Token]:
         """The tokens of `text`, left to right, not overlapping."""
-        for m in self._any.finditer(text):
-            i = int((m.lastgroup or "T0")[1:])
-            exact = self._each[i].match(text, m.start())
-            if exact is not None:
-                yield Token(self._specs[i].kind, exact.groupdict(), text, exact.start(), exact.end(), line)
+        for kind, whole in self._rows:
+            m = whole(text)
+            if m is not None:
+                return [Token(kind, m.groupdict(), text, 0, len(text), line)]
+        low = text.lower()
+        likely = set(self._always)
+        for hint, found in self._hints:
+            if hint in low:
+                likely.update(found)
+        search = self._search
+        ahead = []
+        for i in likely:
+            m = search[i](text)
+            if m is not None:
+                ahead.append((m.start(), i, m))
+        tokens: list[Token] = []
+        while ahead:
+            start, i, m = min(ahead) if len(ahead) > 1 else ahead[0]
+            end = m.end()
+            tokens.append(Token(self._kinds[i], m.groupdict(), text, start, end, line))
+            left = []
+            for at in ahead:
+                if at[0] >= end:
+                    left.append(at)
+                    continue
+                later = search[at[1]](text, end)
+                if later is not None:
+                    left.append((later.start(), at[1], later))
+            ahead = left
+        return tokens

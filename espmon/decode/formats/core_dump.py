@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from espmon.decode.interpreter import Interpreter
 
 TOKENS = (
-    Spec("core-report", r"={3,}\s{0,3}ESP32\S{0,4} CORE DUMP (?P<what>START|END)\s{0,3}={0,}"),
-    Spec("core-start", r"={0,}\s{0,3}CORE DUMP START\s{0,3}={3,}|={3,}\s{0,3}CORE DUMP START"),
-    Spec("core-end", r"={0,}\s{0,3}CORE DUMP END\s{0,3}={3,}|={3,}\s{0,3}CORE DUMP END"),
-    Spec("core-mongoose", r"-{2,}\s{0,3}BEGIN CORE DUMP\s{0,3}-{2,}"),
-    Spec("core-mongoose-end", r"-{2,}\s{0,3}END CORE DUMP\s{0,3}-{2,}"),
-    Spec("core-flash", r"(?i:save core dump to flash)|Core dump (?:has been saved|data was saved) to flash|(?i:saving core dump)"),
+    Spec("core-report", r"={3,}\s{0,3}ESP32\S{0,4} CORE DUMP (?P<what>START|END)\s{0,3}={0,}", (" core dump ",)),
+    Spec("core-start", r"={0,}\s{0,3}CORE DUMP START\s{0,3}={3,}|={3,}\s{0,3}CORE DUMP START", ("core dump start",)),
+    Spec("core-end", r"={0,}\s{0,3}CORE DUMP END\s{0,3}={3,}|={3,}\s{0,3}CORE DUMP END", ("core dump end",)),
+    Spec("core-mongoose", r"-{2,}\s{0,3}BEGIN CORE DUMP\s{0,3}-{2,}", ("begin core dump",)),
+    Spec("core-mongoose-end", r"-{2,}\s{0,3}END CORE DUMP\s{0,3}-{2,}", ("end core dump",)),
+    Spec("core-flash", r"(?i:save core dump to flash)|Core dump (?:has been saved|data was saved) to flash|(?i:saving core dump)", ("core dump ", "save core dump to flash", "saving core dump")),
 )
 
 

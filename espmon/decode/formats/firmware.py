@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from espmon.decode.interpreter import Interpreter
 
 TOKENS = (
-    Spec("app-sha", r"(?:app_init|cpu_start|app_start|esp_app_desc)\s?: ELF file SHA256:\s{0,4}(?P<sha>[0-9a-fA-F]{7,64})"),
-    Spec("at-version", r"(?<!\w)AT version\s?:\s?(?P<at>\d[\w.]{2,20})"),
-    Spec("at-sdk", r"(?<!\w)SDK version\s?:\s?(?P<sdk>v?\d[\w.\-]{2,40})"),
-    Spec("at-old", r"^\s{0,2}(?P<sdk>00\d{2})(?P<at>\d{6})\s*$"),
-    Spec("at-update", r"\+CIPUPDATE:(?P<step>[1-4])(?!\d)"),
-    Spec("micropython", r"MicroPython v(?P<v>\d+\.\d+[\w.\-+]{0,40})(?: on \S{4,20})?"),
-    Spec("idf-boot", r"boot: ESP-IDF (?P<v>\S{2,50}) 2nd stage bootloader"),
+    Spec("app-sha", r"(?:app_init|cpu_start|app_start|esp_app_desc)\s?: ELF file SHA256:\s{0,4}(?P<sha>[0-9a-fA-F]{7,64})", (": elf file sha256:",)),
+    Spec("at-version", r"(?<!\w)AT version\s?:\s?(?P<at>\d[\w.]{2,20})", ("at version",)),
+    Spec("at-sdk", r"(?<!\w)SDK version\s?:\s?(?P<sdk>v?\d[\w.\-]{2,40})", ("sdk version",)),
+    Spec("at-old", r"^\s{0,2}(?P<sdk>00\d{2})(?P<at>\d{6})\s*$", ("00",)),
+    Spec("at-update", r"\+CIPUPDATE:(?P<step>[1-4])(?!\d)", ("+cipupdate:",)),
+    Spec("micropython", r"MicroPython v(?P<v>\d+\.\d+[\w.\-+]{0,40})(?: on \S{4,20})?", ("micropython v",)),
+    Spec("idf-boot", r"boot: ESP-IDF (?P<v>\S{2,50}) 2nd stage bootloader", (" 2nd stage bootloader",)),
 )
 _AT_STEPS = {1: "server found", 2: "connected to the server", 3: "got the new version", 4: "update started"}
 
@@ -58,7 +58,7 @@ def idf_boot(facts: Interpreter, token: Token) -> None:
 
 # The old version number is only digits: it counts behind the command that asks for it.
 AT_QUERY = Format(
-    name="at-version", tokens=(Spec("at-query", r"AT\+GMR"),), table=rules("- asked", "at-query", None, "asked"), patience=3
+    name="at-version", tokens=(Spec("at-query", r"AT\+GMR", ("at+gmr",)),), table=rules("- asked", "at-query", None, "asked"), patience=3
 )
 FORMAT = Format(
     name="firmware",

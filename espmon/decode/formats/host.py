@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 _TAIL = r"(?P<text>[^\n]{1,300})"
 TOKENS = (
-    Spec("host", r"(?i:a fatal (?:esptool(?:\.py)? )?error occurred): (?P<text>[^\n]{1,300})"),
-    Spec("host", r"(?:esptool\.)?FatalError: (?P<text>[^\n]{1,300})"),
-    Spec("host", r"(?<!\w)(?P<text>espcomm_\w{2,20} failed)"),
-    Spec("host", r"(?i:a serial exception error occurred): (?P<text>[^\n]{1,300})"),
-    Spec("host", r"(?P<text>(?:[Cc]ould not|[Cc]annot|[Uu]nable to|[Ff]ailed to|[Ee]rror) open(?:ing)? (?:serial |com )?port[ :][^\n]{1,300})"),
-    Spec("host", r"serial(?:util)?\.\s{0,2}(?:Serial)?(?:serialutil\.)?(?P<text>Serial(?:Timeout)?Exception: [^\n]{1,300})"),
-    Spec("host", r"(?<!\w)(?P<text>SerialTimeoutException: [^\n]{1,300})"),
-    Spec("host", r"(?<![\w.])(?P<text>SerialException: [^\n]{1,300})"),
-    Spec("host", r"(?P<text>Failed to connect to (?:ESP|Esp)[^\n]{1,200})"),
-    Spec("host", r"(?P<text>device reports readiness to read but returned no data[^\n]{0,120})"),
-    Spec("host", r"(?P<text>(?:ClearCommError|GetOverlappedResult|WriteFile|ReadFile) failed \([^\n]{1,200})"),
-    Spec("host", r"(?P<text>Failed to execute script '?esptool'?)"),
-    Spec("host", r"(?P<text>PyboardError: [^\n]{1,200}|[Cc]ould not enter (?:raw )?(?:REPL|repl)[^\n]{0,100})"),
-    Spec("host", r"(?P<text>Unable to connect to (?:COM\d+|/dev/\S+)[^\n]{0,200}|Couldn't find the device automatically[^\n]{0,200}|Device is busy or does not respond[^\n]{0,200})"),
-    Spec("host", r"(?P<text>(?:Error while connecting to device|Communication error while flashing device|Error while communicating)[^\n]{0,200})"),
+    Spec("host", r"(?i:a fatal (?:esptool(?:\.py)? )?error occurred): (?P<text>[^\n]{1,300})", ("error occurred",)),
+    Spec("host", r"(?:esptool\.)?FatalError: (?P<text>[^\n]{1,300})", ("fatalerror: ",)),
+    Spec("host", r"(?<!\w)(?P<text>espcomm_\w{2,20} failed)", ("espcomm_",)),
+    Spec("host", r"(?i:a serial exception error occurred): (?P<text>[^\n]{1,300})", ("a serial exception error occurred: ",)),
+    Spec("host", r"(?P<text>(?:[Cc]ould not|[Cc]annot|[Uu]nable to|[Ff]ailed to|[Ee]rror) open(?:ing)? (?:serial |com )?port[ :][^\n]{1,300})", (" open",)),
+    Spec("host", r"serial(?:util)?\.\s{0,2}(?:Serial)?(?:serialutil\.)?(?P<text>Serial(?:Timeout)?Exception: [^\n]{1,300})", ("exception: ",)),
+    Spec("host", r"(?<!\w)(?P<text>SerialTimeoutException: [^\n]{1,300})", ("serialtimeoutexception: ",)),
+    Spec("host", r"(?<![\w.])(?P<text>SerialException: [^\n]{1,300})", ("serialexception: ",)),
+    Spec("host", r"(?P<text>Failed to connect to (?:ESP|Esp)[^\n]{1,200})", ("failed to connect to e",)),
+    Spec("host", r"(?P<text>device reports readiness to read but returned no data[^\n]{0,120})", ("device reports readiness to read but returned no data",)),
+    Spec("host", r"(?P<text>(?:ClearCommError|GetOverlappedResult|WriteFile|ReadFile) failed \([^\n]{1,200})", (" failed (",)),
+    Spec("host", r"(?P<text>Failed to execute script '?esptool'?)", ("failed to execute script ",)),
+    Spec("host", r"(?P<text>PyboardError: [^\n]{1,200}|[Cc]ould not enter (?:raw )?(?:REPL|repl)[^\n]{0,100})", ("could not enter ", "pyboarderror: ")),
+    Spec("host", r"(?P<text>Unable to connect to (?:COM\d+|/dev/\S+)[^\n]{0,200}|Couldn't find the device automatically[^\n]{0,200}|Device is busy or does not respond[^\n]{0,200})", ("couldn't find the device automatically", "device is busy or does not respond", "unable to connect to ")),
+    Spec("host", r"(?P<text>(?:Error while connecting to device|Communication error while flashing device|Error while communicating)[^\n]{0,200})", ("communication error while flashing device", "error while communicating", "error while connecting to device")),
 )
 
 

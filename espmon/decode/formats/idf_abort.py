@@ -15,31 +15,31 @@ _SOURCE = r"[\w./\\:+-]{1,250}?\.(?:cpp|cxx|cc|c|hpp|h|ino|S|rs|inc)"
 _STOP = r"(?=\s*$|\s{2,}|\s*(?:abort\(\)|Backtrace|Core\s|Guru|ELF file|CORRUPT|Rebooting))"
 
 TOKENS = (
-    Spec("abort-at", r"(?:a|A|\b\w{0,3})?bort\(\)\s{1,3}was called at PC\s{0,3}(?P<pc>0x[0-9a-fA-F]{8})(?:\s{1,3}on core\s{1,3}(?P<core>\d))?"),
+    Spec("abort-at", r"(?:a|A|\b\w{0,3})?bort\(\)\s{1,3}was called at PC\s{0,3}(?P<pc>0x[0-9a-fA-F]{8})(?:\s{1,3}on core\s{1,3}(?P<core>\d))?", ("was called at pc",)),
     Spec(
         "assert-failed",
-        rf"(?<!\w)(?i:assert failed):\s{{0,3}}(?P<func>[^\n]{{1,120}}?)\s{{1,3}}(?P<file>{_SOURCE}):(?P<line>\d{{1,6}})(?:\s{{0,3}}\((?P<expr>[^\n]{{1,300}}?)\)?{_STOP})?",
+        rf"(?<!\w)(?i:assert failed):\s{{0,3}}(?P<func>[^\n]{{1,120}}?)\s{{1,3}}(?P<file>{_SOURCE}):(?P<line>\d{{1,6}})(?:\s{{0,3}}\((?P<expr>[^\n]{{1,300}}?)\)?{_STOP})?", ("assert failed:",),
     ),
     Spec(
         "assertion",
         r'\w?ssertion "(?P<expr>[^\n]{1,300}?)" failed: file "(?P<file>[^"\n]{1,250})", line (?P<line>\d{1,6})'
-        rf"(?:, function: (?P<func>[^\n]{{1,200}}?){_STOP})?",
+        rf"(?:, function: (?P<func>[^\n]{{1,200}}?){_STOP})?", ('" failed: file "',),
     ),
-    Spec("assertion", rf"(?P<file>{_SOURCE}):(?P<line>\d{{1,6}}) \((?P<func>[\w:~ ]{{1,120}})\)\s?-? ?(?P<expr>)assert failed!"),
-    Spec("assertion-text", rf"(?P<text>(?<!\w)[A-Z][\w ]{{0,60}}assertion failed[^\n]{{0,160}}?){_STOP}"),
-    Spec("corrupt-heap", rf"\w{{0,7}} ?HEAP: ?(?P<text>(?:Bad head|Bad tail|Invalid data|multi_heap|\S+\.c)[^\n]{{3,160}}?){_STOP}"),
-    Spec("task-overflow", r"(?:\W{0,3}\w{0,5}\W{0,3}A )?(?i:stack overflow) in task\s{1,3}(?P<task>\S{1,32})\s{1,3}has been detected"),
-    Spec("smashing-32", r"(?i:stack smashing protect failure!?)"),
-    Spec("terminate", r"terminate called(?: after throwing an instance of '(?P<what>[^'\n]{1,160})'| without an active exception| recursively)?"),
-    Spec("what", r"what\(\):\s{1,3}(?P<what>[^\n]{1,200})"),
-    Spec("error-check", r"ESP_ERROR_CHECK(?:_WITHOUT_ABORT)? failed: esp_err_t (?P<code>0x[0-9a-fA-F]+)(?: \((?P<name>\w+)\))?"),
-    Spec("check-file", rf'(?<!\w)file: "(?P<file>{_SOURCE})" line (?P<line>\d{{1,6}})'),
-    Spec("check-func", r"^\s{0,4}func: (?P<func>[^\n]{1,160})"),
-    Spec("check-expr", r"^\s{0,4}expression: (?P<expr>[^\n]{1,200})"),
-    Spec("task-wdt", r"(?i:task watchdog got triggered)"),
-    Spec("wdt-task", r"(?<![\w])- {1,3}(?P<task>[\w./:\- ]{1,40}?) {0,3}\(CPU {0,2}(?P<cpu>[\d/]{1,4})\)"),
-    Spec("wdt-running", r"Tasks currently running|CPU \d: [\w./:-]{1,40}|Print CPU \d"),
-    Spec("wdt-abort", r"(?<!\w)Aborting\."),
+    Spec("assertion", rf"(?P<file>{_SOURCE}):(?P<line>\d{{1,6}}) \((?P<func>[\w:~ ]{{1,120}})\)\s?-? ?(?P<expr>)assert failed!", ("assert failed!",)),
+    Spec("assertion-text", rf"(?P<text>(?<!\w)[A-Z][\w ]{{0,60}}assertion failed[^\n]{{0,160}}?){_STOP}", ("assertion failed",)),
+    Spec("corrupt-heap", rf"\w{{0,7}} ?HEAP: ?(?P<text>(?:Bad head|Bad tail|Invalid data|multi_heap|\S+\.c)[^\n]{{3,160}}?){_STOP}", ("heap:",)),
+    Spec("task-overflow", r"(?:\W{0,3}\w{0,5}\W{0,3}A )?(?i:stack overflow) in task\s{1,3}(?P<task>\S{1,32})\s{1,3}has been detected", ("stack overflow in task",)),
+    Spec("smashing-32", r"(?i:stack smashing protect failure!?)", ("stack smashing protect failure",)),
+    Spec("terminate", r"terminate called(?: after throwing an instance of '(?P<what>[^'\n]{1,160})'| without an active exception| recursively)?", ("terminate called",)),
+    Spec("what", r"what\(\):\s{1,3}(?P<what>[^\n]{1,200})", ("what():",)),
+    Spec("error-check", r"ESP_ERROR_CHECK(?:_WITHOUT_ABORT)? failed: esp_err_t (?P<code>0x[0-9a-fA-F]+)(?: \((?P<name>\w+)\))?", (" failed: esp_err_t ",)),
+    Spec("check-file", rf'(?<!\w)file: "(?P<file>{_SOURCE})" line (?P<line>\d{{1,6}})', ('file: "',)),
+    Spec("check-func", r"^\s{0,4}func: (?P<func>[^\n]{1,160})", ("func: ",)),
+    Spec("check-expr", r"^\s{0,4}expression: (?P<expr>[^\n]{1,200})", ("expression: ",)),
+    Spec("task-wdt", r"(?i:task watchdog got triggered)", ("task watchdog got triggered",)),
+    Spec("wdt-task", r"(?<![\w])- {1,3}(?P<task>[\w./:\- ]{1,40}?) {0,3}\(CPU {0,2}(?P<cpu>[\d/]{1,4})\)", ("(cpu",)),
+    Spec("wdt-running", r"Tasks currently running|CPU \d: [\w./:-]{1,40}|Print CPU \d", ("cpu ", "print cpu ", "tasks currently running")),
+    Spec("wdt-abort", r"(?<!\w)Aborting\.", ("aborting.",)),
 )
 
 

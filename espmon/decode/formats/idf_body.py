@@ -19,18 +19,18 @@ _STOP = rf"(?:(?![0-9a-fA-F])|(?=(?:{_NAMES})\s{{0,10}}:)|(?=Core |Backtrace|ELF
 REGISTER = rf"(?:(?<![\w/])|(?<=0x{_H8}))(?P<reg>{_NAMES})\s{{0,10}}:\s{{0,4}}(?:0x)?(?P<v>{_H8}){_STOP}"
 
 TOKENS = (
-    Spec("register-dump", r"(?:(?<![a-z])(?i:core)\s{1,4}(?P<core>\d)\s+)?(?i:register dump)\s?:"),
-    Spec("isr-context", r"(?:(?i:core)\s{1,4}(?P<core>\d)\s+)?was running in ISR context"),
-    Spec("reg", REGISTER),
-    Spec("stack-memory", r"(?<!\w)Stack memory:"),
-    Spec("memory-row", rf"(?<![0-9a-fA-Fx])(?P<addr>{_H8}): {{1,3}}(?P<words>0x{_H8}(?: {{1,3}}0x{_H8}){{7}})(?![0-9a-fA-F:])"),
-    Spec("memory-dump", rf"(?<!\w)Memory dump at 0x{_H8}:"),
-    Spec("backtrace-pcs", rf"(?i:b?acktrace)\s?:\s{{0,3}}(?P<pcs>0x{_H8}(?:[ ,]{{1,3}}0x{_H8}){{1,128}})(?![0-9a-fA-F:])"),
-    Spec("backtrace", r"(?i:b?acktrace)\s{0,2}:?\s{0,3}(?=0x[0-9a-fA-F]{4}|$)"),
-    Spec("pair", rf"0x(?P<pc>{_H8})\s?:\s?0x(?P<sp>{_H8})"),
-    Spec("corrupted", r"\|?<-\s?(?:CORRUPTED|CONTINUES)"),
-    Spec("elf-sha", r"ELF file SHA256:\s{0,4}(?P<sha>[0-9a-f]{7,64}|[0-9A-F]{7,64})"),
-    Spec("panic-end", r"Rebooting ?\.\.\.|CPU halted\.|Entering gdb stub now|Re-entered core dump"),
+    Spec("register-dump", r"(?:(?<![a-z])(?i:core)\s{1,4}(?P<core>\d)\s+)?(?i:register dump)\s?:", ("register dump",)),
+    Spec("isr-context", r"(?:(?i:core)\s{1,4}(?P<core>\d)\s+)?was running in ISR context", ("was running in isr context",)),
+    Spec("reg", REGISTER, (":",)),
+    Spec("stack-memory", r"(?<!\w)Stack memory:", ("stack memory:",)),
+    Spec("memory-row", rf"(?<![0-9a-fA-Fx])(?P<addr>{_H8}): {{1,3}}(?P<words>0x{_H8}(?: {{1,3}}0x{_H8}){{7}})(?![0-9a-fA-F:])", ("0x",), row=True),
+    Spec("memory-dump", rf"(?<!\w)Memory dump at 0x{_H8}:", ("memory dump at 0x",)),
+    Spec("backtrace-pcs", rf"(?i:b?acktrace)\s?:\s{{0,3}}(?P<pcs>0x{_H8}(?:[ ,]{{1,3}}0x{_H8}){{1,128}})(?![0-9a-fA-F:])", ("acktrace",)),
+    Spec("backtrace", r"(?i:b?acktrace)\s{0,2}:?\s{0,3}(?=0x[0-9a-fA-F]{4}|$)", ("acktrace",)),
+    Spec("pair", rf"0x(?P<pc>{_H8})\s?:\s?0x(?P<sp>{_H8})", ("0x",)),
+    Spec("corrupted", r"\|?<-\s?(?:CORRUPTED|CONTINUES)", ("ntinues", "rrupted")),
+    Spec("elf-sha", r"ELF file SHA256:\s{0,4}(?P<sha>[0-9a-f]{7,64}|[0-9A-F]{7,64})", ("elf file sha256:",)),
+    Spec("panic-end", r"Rebooting ?\.\.\.|CPU halted\.|Entering gdb stub now|Re-entered core dump", ("cpu halted.", "entering gdb stub now", "re-entered core dump", "rebooting")),
 )
 _REGISTERS = re.compile(REGISTER)
 _HEADER = re.compile(r"(?i:core)\s{1,4}(\d)\s+(?i:register dump)")

@@ -29,7 +29,7 @@ def lua_panic(dump: Dump, token: Token) -> str | None:
 
 LUA = Format(
     name="nodemcu-lua",
-    tokens=(Spec("lua-panic", r"PANIC: unprotected error in call to Lua API\s?\((?P<text>(?:[^()\n]|\([^()\n]{0,200}\)){1,400})\)?"),),
+    tokens=(Spec("lua-panic", r"PANIC: unprotected error in call to Lua API\s?\((?P<text>(?:[^()\n]|\([^()\n]{0,200}\)){1,400})\)?", ("panic: unprotected error in call to lua api",)),),
     table={**rules("-", "lua-panic", lua_panic, END)},
 )
 
@@ -49,7 +49,7 @@ def mongoose_trap(dump: Dump, token: Token) -> str | None:
 
 MONGOOSE = Format(
     name="mongoose-trap",
-    tokens=(Spec("mongoose-trap", r"(?<!\w)Trap (?P<n>\d{1,2}): pc=(?P<pc>0x[0-9a-fA-F]{1,8})(?:,? (?:va|vaddr|excvaddr)=(?P<va>0x[0-9a-fA-F]{1,8}))?"),),
+    tokens=(Spec("mongoose-trap", r"(?<!\w)Trap (?P<n>\d{1,2}): pc=(?P<pc>0x[0-9a-fA-F]{1,8})(?:,? (?:va|vaddr|excvaddr)=(?P<va>0x[0-9a-fA-F]{1,8}))?", ("trap ",)),),
     table={**rules("- trap", "mongoose-trap", lambda d, t: SPLIT if d.kind else mongoose_trap(d, t), "trap")},
     patience=4,
     complete=lambda dump, reason: reason != "eof",
@@ -68,7 +68,7 @@ def nlr_jump(dump: Dump, token: Token) -> str | None:
 
 MICROPYTHON = Format(
     name="micropython",
-    tokens=(Spec("nlr-jump", r"NLR jump failed, val=(?:0x)?[0-9a-fA-F]{1,16}"),),
+    tokens=(Spec("nlr-jump", r"NLR jump failed, val=(?:0x)?[0-9a-fA-F]{1,16}", ("nlr jump failed, val=",)),),
     table={**rules("-", "nlr-jump", nlr_jump, END)},
 )
 
@@ -97,7 +97,7 @@ def decoded_register(dump: Dump, token: Token) -> str | None:
 
 DECODED = Format(
     name="decoder-output",
-    tokens=(Spec("decoded-exception", r"(?<!\w)Exception (?P<n>\d{1,2}): (?P<name>[A-Z]\w{3,40}): (?=[A-Z])"),),
+    tokens=(Spec("decoded-exception", r"(?<!\w)Exception (?P<n>\d{1,2}): (?P<name>[A-Z]\w{3,40}): (?=[A-Z])", ("exception ",)),),
     table={
         **rules("- regs", "decoded-exception", decoded_exception, "regs"),
         **rules("regs", "short-pc reg", decoded_register, "regs"),

@@ -26,9 +26,9 @@ RESET_INFO_TOKENS = (
     Spec(
         "reset-info",
         r"Fatal exception: ?(?P<n>\d{1,3}) flag: ?(?P<flag>\d{1,3})(?: \((?P<text>[^)\n]{1,60})\))?"
-        rf"(?P<regs>(?:,? {{0,2}}(?:epc[1-3]|excvaddr|depc): ?0x{_H8}){{0,5}})",
+        rf"(?P<regs>(?:,? {{0,2}}(?:epc[1-3]|excvaddr|depc): ?0x{_H8}){{0,5}})", ("fatal exception:",),
     ),
-    Spec("reset-reason", r"(?<!\w)(?i:reset reason|restart reason|last reset(?: reason)?|boot reason|reset cause)\s?[:=]\s{0,3}(?P<text>[A-Z0-9][^\n\"{}\[]{2,70}?)(?=\s*$|\s{2}|[\"\\])"),
+    Spec("reset-reason", r"(?<!\w)(?i:reset reason|restart reason|last reset(?: reason)?|boot reason|reset cause)\s?[:=]\s{0,3}(?P<text>[A-Z0-9][^\n\"{}\[]{2,70}?)(?=\s*$|\s{2}|[\"\\])", ("boot reason", "last reset", "reset cause", "reset reason", "restart reason")),
 )
 
 
@@ -99,9 +99,9 @@ def boot_reason(dump: Dump, token: Token) -> str | None:
 NODEMCU = Format(
     name="nodemcu-bootreason",
     tokens=(
-        Spec("bootreason", r"node\.bootreason\s?\(\)\)?[\s>]{1,6}(?P<values>\d{1,10}(?:[\s,]{1,12}\d{1,10}){1,7})(?!\d)"),
-        Spec("bootreason-call", r"node\.bootreason\s?\(\)"),
-        Spec("bootreason", r"^[\s>`]{0,4}(?P<values>\d{1,10}(?:[\s,]{1,12}\d{1,10}){1,7})[\s`]*$"),
+        Spec("bootreason", r"node\.bootreason\s?\(\)\)?[\s>]{1,6}(?P<values>\d{1,10}(?:[\s,]{1,12}\d{1,10}){1,7})(?!\d)", ("node.bootreason",)),
+        Spec("bootreason-call", r"node\.bootreason\s?\(\)", ("node.bootreason",)),
+        Spec("bootreason", r"^[\s>`]{0,4}(?P<values>\d{1,10}(?:[\s,]{1,12}\d{1,10}){1,7})[\s`]*$", ()),
     ),
     table={
         **rules("-", "bootreason-call", boot_reason_call, "called"),
@@ -152,10 +152,10 @@ def _epc(dump: Dump, token: Token) -> str | None:
 ESPURNA = Format(
     name="espurna-crash",
     tokens=(
-        Spec("espurna-crash", r"(?i:latest crash was at) \d{1,12} ms after boot"),
-        Spec("espurna-reason", r"(?<!\w)Reason of restart: (?P<n>\d{1,3})"),
-        Spec("espurna-cause", r"(?<!\w)Exception cause: (?P<n>\d{1,3})"),
-        Spec("espurna-sp", rf"sp=0x(?P<sp>{_H8}) end=0x(?P<end>{_H8})(?: saved=0x[0-9a-fA-F]{{1,8}})?"),
+        Spec("espurna-crash", r"(?i:latest crash was at) \d{1,12} ms after boot", ("latest crash was at ",)),
+        Spec("espurna-reason", r"(?<!\w)Reason of restart: (?P<n>\d{1,3})", ("reason of restart: ",)),
+        Spec("espurna-cause", r"(?<!\w)Exception cause: (?P<n>\d{1,3})", ("exception cause: ",)),
+        Spec("espurna-sp", rf"sp=0x(?P<sp>{_H8}) end=0x(?P<end>{_H8})(?: saved=0x[0-9a-fA-F]{{1,8}})?", (" end=0x",)),
     ),
     table={
         **rules("- told", "espurna-crash", espurna_begin, "told"),
@@ -224,11 +224,11 @@ def esphome_core(dump: Dump, token: Token) -> str | None:
 ESPHOME = Format(
     name="esphome-crash-report",
     tokens=(
-        Spec("esphome-crash", r"\*{0,3}\s{0,2}CRASH DETECTED ON PREVIOUS BOOT\s{0,2}\*{0,3}"),
-        Spec("esphome-reason", r"(?<!Reset )(?<!Restart )(?<!\w)Reason:\s{1,3}(?P<text>[A-Z][^\n]{2,80}?)(?=\s*$|\s{2,}PC:|\s+\[)"),
-        Spec("esphome-core", r"Crashed core:\s{1,3}(?P<n>\d)"),
-        Spec("esphome-bt", rf"(?<!\w)BT\d{{1,2}}:\s{{1,3}}0x(?P<v>{_H8})"),
-        Spec("short-pc", rf"(?<!\w)PC:\s{{1,3}}0x(?P<v>{_H8})(?!\s{{1,3}}PS)"),
+        Spec("esphome-crash", r"\*{0,3}\s{0,2}CRASH DETECTED ON PREVIOUS BOOT\s{0,2}\*{0,3}", ("crash detected on previous boot",)),
+        Spec("esphome-reason", r"(?<!Reset )(?<!Restart )(?<!\w)Reason:\s{1,3}(?P<text>[A-Z][^\n]{2,80}?)(?=\s*$|\s{2,}PC:|\s+\[)", ("reason:",)),
+        Spec("esphome-core", r"Crashed core:\s{1,3}(?P<n>\d)", ("crashed core:",)),
+        Spec("esphome-bt", rf"(?<!\w)BT\d{{1,2}}:\s{{1,3}}0x(?P<v>{_H8})", ("bt",)),
+        Spec("short-pc", rf"(?<!\w)PC:\s{{1,3}}0x(?P<v>{_H8})(?!\s{{1,3}}PS)", ("pc:",)),
     ),
     table={
         **rules("- told", "esphome-crash", esphome_begin, "told"),
@@ -288,8 +288,8 @@ def tasmota_crash(facts: Interpreter, token: Token) -> None:
 TASMOTA = Format(
     name="tasmota-restart",
     tokens=(
-        Spec("tasmota-text", r'\\?"RestartReason\\?"\s?:\s?\\?"(?P<text>[^"\\\n]{2,80})'),
-        Spec("tasmota-crash", r'"(?:RestartReason|StatusSTK)"\s?:\s?\{\s?"Exception"\s?:\s?(?P<n>\d{1,3})\s?,(?P<body>[^{}\n]{0,2000})\}?'),
+        Spec("tasmota-text", r'\\?"RestartReason\\?"\s?:\s?\\?"(?P<text>[^"\\\n]{2,80})', ('"restartreason',)),
+        Spec("tasmota-crash", r'"(?:RestartReason|StatusSTK)"\s?:\s?\{\s?"Exception"\s?:\s?(?P<n>\d{1,3})\s?,(?P<body>[^{}\n]{0,2000})\}?', ('"exception"',)),
     ),
     facts={"tasmota-text": tasmota_text, "tasmota-crash": tasmota_crash},
 )
