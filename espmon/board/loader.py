@@ -25,7 +25,6 @@ WRITE_REG, READ_REG, SPI_SET_PARAMS, SPI_ATTACH, READ_FLASH_SLOW = 0x09, 0x0A, 0
 CHANGE_BAUDRATE, DEFL_BEGIN, DEFL_DATA, DEFL_END, FLASH_MD5, SECURITY_INFO = 0x0F, 0x10, 0x11, 0x12, 0x13, 0x14
 # Errors of the ROM
 INVALID, FAILED, CHECKSUM, INFLATE = 0x05, 0x06, 0x07, 0x0B
-SYNC_BODY = b"\x07\x07\x12\x20" + b"\x55" * 32
 ALLOWED_WHEN_SECURE = {
     SYNC,
     SPI_ATTACH,
@@ -128,7 +127,7 @@ class CommandServer:
     """Frames, replies, registers and memory: what the ROM loader and a flasher stub have in common."""
 
     frame_limit = 0x2000
-    sync_value = 0x20120707
+    sync_value = 0
     sync_replies = 8
 
     def __init__(self, machine: Machine, registers: Registers | None = None) -> None:
@@ -214,10 +213,14 @@ class CommandServer:
             raise self.bad_sum
         return content
 
+    def block_of(self, body: bytes, given: int) -> bytes:
+        """The content of a MEM_DATA block."""
+        return self.data_of(body, given)
+
     def memory(self, operation: int, body: bytes, given: int) -> Work:
         """MEM_BEGIN, MEM_DATA."""
         if operation == MEM_BEGIN:
-            size, _blocks, _block, address = struct.unpack("<4I", body[:16])
+            size, _blocks, block, address = struct.unpack("<4I", body[:16])
             if size > 1 << 20:
                 raise self.bad
             self.uploads = [upload for upload in self.uploads if upload.address != address]
@@ -227,20 +230,28 @@ class CommandServer:
                     before.expected = address - before.address
                     del before.content[before.expected :]
             self.uploads.append(Upload(address, size))
+            self.begun(address, block)
         else:
             if not self.uploads:
                 raise self.bad
             upload = self.uploads[-1]
-            content = self.data_of(body, given)
+            content = self.block_of(body, given)
             if len(upload.content) + len(content) > upload.expected + 0x1800:
                 raise self.bad
             upload.content += content
         yield from self.reply(operation)
 
+    def answer_register(self, value: int) -> Work:
+        """READ_REG's answer."""
+        yield from self.reply(READ_REG, value=value)
+
+    def begun(self, address: int, block: int) -> None:
+        """A transfer into memory starts."""
+
     def register(self, operation: int, body: bytes) -> Work:
         """READ_REG, WRITE_REG (one or several groups of four words)."""
         if operation == READ_REG:
-            yield from self.reply(operation, value=self.registers.read(struct.unpack("<I", body[:4])[0]))
+            yield from self.answer_register(self.registers.read(int.from_bytes(body[:4], "little")))
             return
         if not body or len(body) % 16:
             raise self.bad
@@ -286,7 +297,13 @@ class CommandServer:
 
 
 class Loader(CommandServer):
-    """The ROM's own loader. It measures the host's rate first."""
+    """The ROM's own loader. It measures the host's rate first.
+
+    Its habits are those of the ESP8266's real ROM (asked through an emulated chip): the value of an answer and its
+    error byte are left over from earlier commands; lengths and the direction byte are hardly looked at; what it does
+    not know it answers in the name of the last command it did know, eight times if that was SYNC; blocks must come
+    with the next sequence number, which also a block with a bad checksum uses up.
+    """
 
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
@@ -294,18 +311,73 @@ class Loader(CommandServer):
         self.status_length = machine.silicon.status_length
         self.attached = self.old
         self.flash_limit = (4 << 20) if self.old else ROM_FLASH_LIMIT
+        self.last = SYNC  # the last command that the ROM knew
+        self.known = 0x0B if self.old else SECURITY_INFO if machine.silicon.chip.name != "esp32" else FLASH_MD5
+        self.value = 0
+        self.error = 0
+        self.sequence = 0  # of the next block
+        self.block = 0  # its greatest length, as announced; 0: none
+        self.flawed = False  # something went wrong since FLASH_BEGIN
         machine.autobaud = True
         machine.downloaded = True
+
+    def serve(self, frame: bytes) -> Work:
+        if len(frame) < 8:
+            return
+        direction, operation, _length, given = struct.unpack_from("<BBHI", frame)
+        yield Sleep(COMMAND_TIME)
+        try:
+            if direction != 0 or operation > self.known:
+                raise self.bad
+            self.last = operation
+            yield from self.command(operation, frame[8:], given)
+        except (Refused, struct.error) as problem:
+            refused = problem if isinstance(problem, Refused) else self.bad
+            self.error = refused.error
+            self.flawed = True
+            for _ in range(self.sync_replies if self.last == SYNC else 1):
+                yield from super().reply(self.last, value=self.value, status=1, error=self.error)
+
+    def reply(self, operation: int, content: bytes = b"", *, value: int = 0, status: int = 0, error: int = 0) -> Work:
+        if value:
+            self.value = value
+        yield from super().reply(operation, content, value=self.value, status=status, error=self.error)
+
+    def answer_register(self, value: int) -> Work:
+        self.value, self.error = value, 0
+        yield from self.reply(READ_REG)
+
+    def begun(self, address: int, block: int) -> None:
+        self.sequence, self.block = 0, block
+
+    def block_of(self, body: bytes, given: int) -> bytes:
+        return self.in_sequence(body, given)
+
+    def in_sequence(self, body: bytes, given: int) -> bytes:
+        """A data block's content, if its number is the next one and its checksum is right."""
+        length, number = struct.unpack_from("<II", body)
+        content = body[16 : 16 + length]
+        if number != self.sequence or len(content) != length or (self.block and length > self.block):
+            raise self.bad
+        self.sequence += 1
+        if checksum(content) != given & 0xFF:
+            raise self.bad_sum
+        return content
 
     def command(self, operation: int, body: bytes, given: int) -> Work:
         machine = self.machine
         if machine.settings.secure_download and not self.old and operation not in ALLOWED_WHEN_SECURE:
             raise Refused(1, INVALID)
         if operation == SYNC:
-            if body != SYNC_BODY:
-                raise self.bad
-            yield from self.synced()
+            self.error = 0
+            left_over = self.value.to_bytes(4, "little")
+            self.value = int.from_bytes(body[:4] + left_over[len(body) :], "little")
+            for _ in range(self.sync_replies):
+                yield from self.reply(SYNC)
         elif operation in (MEM_BEGIN, MEM_DATA):
+            if self.old and self.uploads and operation == MEM_DATA and not self.in_ram(self.uploads[-1].address):
+                self.leave = HALT  # it writes into nothing: the ROM dies of an exception, without an answer
+                return
             yield from self.memory(operation, body, given)
         elif operation == MEM_END:
             stay, entry = struct.unpack("<II", body[:8])
@@ -348,6 +420,11 @@ class Loader(CommandServer):
         else:
             raise self.bad
 
+    @staticmethod
+    def in_ram(address: int) -> bool:
+        """True for the ESP8266's data and instruction memory."""
+        return 0x3FFE8000 <= address < 0x40000000 or 0x40100000 <= address < 0x40110000
+
     def check_flash(self, offset: int, length: int) -> None:
         """Refuse what the ROM cannot reach."""
         if not self.attached or offset + length > self.flash_limit:
@@ -377,20 +454,24 @@ class Loader(CommandServer):
                 self.check_flash(offset, size)
                 yield Sleep(self.rom_erase(offset, size))
             self.writing = Writing(offset, size, block)
+            self.sequence, self.block, self.flawed = 0, block, False
         elif operation == FLASH_DATA:
-            content = self.data_of(body, given)
             writing = self.writing
+            content = self.in_sequence(body, given)
             if writing is None:
-                raise Refused(1, FAILED)
+                raise self.bad
             self.check_flash(writing.at, len(content))
             yield Sleep(self.program(writing.at, content))
             if self.old and machine.flash.writable is False:
                 raise Refused(1, 0x08)
             writing.at += len(content)
+            writing.left = max(0, writing.left - len(content))
         else:
             run = struct.unpack("<I", body[:4])[0]
+            bad = self.writing is None or bool(self.writing.left) or self.flawed
             self.writing = None
-            yield from self.reply(operation)
+            self.error = FAILED if bad else self.error
+            yield from self.reply(operation, status=1 if bad else 0)
             self.left(run)
             return
         yield from self.reply(operation)
@@ -425,8 +506,9 @@ class Loader(CommandServer):
             self.check_flash(offset, size)
             yield Sleep(self.erase_range(offset, offset + size))
             self.writing = Writing(offset, size, block, zlib.decompressobj())
+            self.sequence, self.block, self.flawed = 0, block, False
         elif operation == DEFL_DATA:
-            content = self.data_of(body, given)
+            content = self.in_sequence(body, given)
             writing = self.writing
             if writing is None or writing.inflate is None:
                 raise Refused(1, FAILED)

@@ -40,6 +40,10 @@ def payload_for(machine: Machine, registers: Registers, uploads: Sequence[Upload
     yield Sleep(0.001)
     behaviour = machine.settings.stub
     complete = all(upload.complete for upload in uploads)
+    for upload in uploads:
+        first = upload.content[max(0, entry - upload.address) :][:3]
+        if upload.address <= entry and first == b"\0\0\0":
+            complete = False  # nothing but zeros at the entry: an illegal instruction
     if behaviour == "silent":
         while True:
             yield Listen(None)

@@ -257,6 +257,7 @@ SILICON: Mapping[str, Silicon] = {
             xtal=26,
             rom_baud=74880.0,
             saved_pc=True,
+            fixed_registers={0x60008844: 1 << 20},  # chip revision 1.0
             crypt_count=(0x60008830, 0x80),
             watchdog_config=0x60008084,
             secure_boot=(0x60008830, 0x200000),

@@ -87,10 +87,15 @@ def test_registers() -> None:
     assert reply.value == 0x12340000
 
 
-def test_unknown_command_is_refused_by_the_old_rom() -> None:
-    reply = in_loader().command(0x13, struct.pack("<4I", 0, 4096, 0, 0))
-    assert reply is not None
-    assert reply.content == b"\x01\x05"
+def test_unknown_command_is_answered_in_the_name_of_the_last_one() -> None:
+    """As the real ROM does: after SYNC eight refusals that look like SYNC's answers."""
+    talk = in_loader()
+    talk.send(0x13, struct.pack("<4I", 0, 4096, 0, 0))
+    frames = talk.heard(0.5) + talk.heard(0.5)
+    assert [frame.hex() for frame in frames] == ["01080200070712200105"] * 8
+    assert ok(talk.command(0x0A, struct.pack("<I", 0)))
+    talk.send(0x30)
+    assert [frame.hex()[:4] + frame.hex()[-4:] for frame in talk.heard(0.5)] == ["010a0105"]
 
 
 def test_rom_write_esp8266_erases_too_much() -> None:
@@ -111,15 +116,24 @@ def test_rom_write_without_stub() -> None:
     assert cells[0x8000:0x8800] == content
 
 
-def test_wrong_checksum_is_refused_and_can_be_sent_again() -> None:
+def test_wrong_checksum_uses_up_the_sequence_number() -> None:
+    """As the real ROM does: the same block again is refused, and FLASH_END tells of the failure."""
     talk = in_loader()
     assert ok(talk.command(0x02, struct.pack("<4I", 0x400, 1, 0x400, 0)))
     body = struct.pack("<4I", 0x400, 0, 0, 0) + b"a" * 0x400
     reply = talk.command(0x03, body, 0x11)
     assert reply is not None
     assert reply.content == b"\x01\x07"
-    assert ok(talk.data(0x03, b"a" * 0x400, 0))
+    reply = talk.data(0x03, b"a" * 0x400, 0)
+    assert reply is not None
+    assert reply.content == b"\x01\x05"
+    reply = talk.data(0x03, b"a" * 0x400, 1)
+    assert reply is not None
+    assert reply.content == b"\x00\x05"  # good, with the old error left over
     assert talk.board.flash.read(0, 0x400) == b"a" * 0x400
+    reply = talk.command(0x04, struct.pack("<I", 1))
+    assert reply is not None
+    assert reply.content == b"\x01\x06"
 
 
 def test_esp32_rom_compressed_write_md5_and_slow_read() -> None:
