@@ -196,6 +196,16 @@ def own_rungs() -> Mapping[str, tuple[Rung, ...]]:
     return {} if rungs is None else rungs()
 
 
+def read_boot(heard: bytes, rate: int) -> str | None:
+    """The reset cause of an ESP8266's boot banner (sent at 74880) in what was received at the link's rate."""
+    from espmon.uart.banner import BannerReader
+
+    banners = BannerReader(rate).read(heard[-4096:])
+    if not banners:
+        return None
+    return f"rst cause:{'?' if banners[-1].cause is None else banners[-1].cause}"
+
+
 class Flasher:
     """One stay in a board's loader. `tell` gets events, `noted` every note of the Steps, `heard` every chunk read."""
 
@@ -245,6 +255,7 @@ class Flasher:
             use_stub=options.stub,
             native_usb=usb,
             resets=options.resets,
+            read_boot=read_boot,
         )
 
     @property

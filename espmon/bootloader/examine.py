@@ -113,7 +113,8 @@ def _boot_heard(plan: SessionPlan, download: bool) -> Steps[tuple[int, int, str]
 
 def ask(plan: SessionPlan, evidence: Evidence) -> Steps[Evidence]:
     """Reset the board, talk to its loader, measure the link, look at flash; then let it run again."""
-    session = Session(replace(plan, resets=min(plan.resets, 4)))
+    # Begin at the rate that always works; higher ones are measured afterwards.
+    session = Session(replace(plan, resets=min(plan.resets, 4), rate=min(plan.rate, 115200), first_rate=None))
     try:
         if plan.can_reset:
             yield Note(Stage("reset", "listening to an ordinary start"))
@@ -129,7 +130,7 @@ def ask(plan: SessionPlan, evidence: Evidence) -> Steps[Evidence]:
             return replace(evidence, sync="", syncs=silent.attempts, echoed=evidence.echoed or silent.echoed)
         evidence = replace(
             evidence,
-            sync=loader.kind if session.found_stub is False else "stub",
+            sync="stub" if session.found_stub else "rom",
             chip=loader.facts.chip.name,
             flash_id=session.flash_id,
             flash_size=session.flash_size,
@@ -138,7 +139,9 @@ def ask(plan: SessionPlan, evidence: Evidence) -> Steps[Evidence]:
         if session.security.secure_download:
             return evidence
         evidence = yield from _flash(loader, evidence)
-        evidence = replace(evidence, rates=(yield from _quality(loader, plan.rate)))
+        rates: list[RateQuality] = []
+        yield from _quality(loader, plan.rate, rates)
+        evidence = replace(evidence, rates=tuple(rates))
     except SendStalled:
         return replace(evidence, stalled=True)
     except LoaderProblem as problem:
@@ -227,29 +230,26 @@ def _flash(loader: Loader, evidence: Evidence) -> Steps[Evidence]:
     )
 
 
-def _quality(loader: Loader, fastest: int) -> Steps[tuple[RateQuality, ...]]:
-    """Exchanges that got through at each rate, the lowest first; ends where a rate does not work at all."""
-    out: list[RateQuality] = []
+def _quality(loader: Loader, fastest: int, out: list[RateQuality]) -> Steps[None]:
+    """Exchanges that got through at each rate, the lowest first; ends where a rate does not work."""
     link = loader.link
-    usual = link.rate
-    rates = [r for r in QUALITY_RATES if r <= max(fastest, 115200)] if loader.can_change_rate else [usual]
+    rates = [r for r in QUALITY_RATES if r <= max(fastest, 115200)] if loader.can_change_rate else [link.rate]
     for rate in rates:
         yield Note(Stage("rate", f"measuring {rate} baud"))
-        try:
-            if not (yield from loader.change_rate(rate, "asked")):
-                out.append(RateQuality(rate, QUALITY_EXCHANGES, 0))
-                break
-        except LoaderProblem:
-            out.append(RateQuality(rate, QUALITY_EXCHANGES, 0))
-            return tuple(out)
         good, before = 0, link.damaged
-        for _ in range(QUALITY_EXCHANGES):
-            if (yield from loader.probe()):
-                good += 1
-            elif not (yield from loader.resync()):
-                break
+        try:
+            if (yield from loader.change_rate(rate, "asked")):
+                for _ in range(QUALITY_EXCHANGES):
+                    if (yield from loader.probe()):
+                        good += 1
+                    elif not (yield from loader.resync()):
+                        break
+        except LoaderProblem:
+            out.append(RateQuality(rate, QUALITY_EXCHANGES, good, link.damaged - before))
+            return
         out.append(RateQuality(rate, QUALITY_EXCHANGES, good, link.damaged - before))
-    return tuple(out)
+        if good < QUALITY_EXCHANGES // 2:
+            return
 
 
 def explain_silence(plan: SessionPlan, problem: NoSyncReply) -> Steps[Evidence]:

@@ -46,6 +46,7 @@ class Link:
         self.heard = b""
         self.echoes = 0
         self.damaged = 0
+        self.strays = 0
         self.silences = 0
         self.replies = 0
         self._reader = slip.FrameReader()
@@ -55,6 +56,7 @@ class Link:
 
     def _stray(self, raw: bytes) -> Steps[None]:
         if raw:
+            self.strays += 1
             self.heard = (self.heard + raw)[-HEARD_LIMIT:]
             yield Note(Heard(raw, self.rate))
 

@@ -239,14 +239,18 @@ class Loader:
         raise LoaderSilent(Op.CHANGE_BAUDRATE, 1.0, link.heard)
 
     def _rate_works(self) -> Steps[bool]:
-        # One SYNC may be lost on any link; a bad rate loses most of them.
+        # A SYNC may be lost on any link; answers that arrive damaged, or most of them missing, are the rate's doing.
+        link = self.link
         answered = 0
+        link.damaged = link.strays = 0
         for tried in range(1, 7):
-            if (yield from self.link.sync_once()) is not None:
+            if (yield from link.sync_once()) is not None:
                 answered += 1
-                if (answered == 1 and tried == 1) or answered >= 2:
-                    yield from self.link.drain()
-                    return True
+            if link.damaged + link.strays:
+                return False
+            if answered >= 3 or (answered == tried == 2):
+                yield from link.drain()
+                return link.damaged + link.strays == 0
         return False
 
     def _rate_payload(self, new: int, old: int) -> bytes:

@@ -90,7 +90,8 @@ class SessionPlan:
     `sequences`: resets to try in turn. `rate`: the link rate wanted. `first_rate`: where SYNC starts, None for the
     fastest that the chip may understand. `chip`: what it must be, None to find out. `stubs`: payloads by name
     (:attr:`LoaderFacts.stubs`). `rungs`: ways to try before them, by chip name. `use_stub` False: the ROM only.
-    `native_usb`: the port is the chip's own USB, whose watchdogs must be stopped.
+    `native_usb`: the port is the chip's own USB, whose watchdogs must be stopped. `read_boot`: finds the reset cause in
+    boot text that was received (second argument) at another rate than it was sent.
     """
 
     sequences: tuple[ResetSequence, ...] = SEQUENCES["unix"]
@@ -103,6 +104,7 @@ class SessionPlan:
     use_stub: bool = True
     native_usb: bool = False
     resets: int = RESETS
+    read_boot: Callable[[bytes, int], str | None] | None = None
 
     @property
     def can_reset(self) -> bool:
@@ -127,6 +129,8 @@ def connect(plan: SessionPlan) -> Steps[tuple[Link, SyncReply]]:
         if sequence is not NONE:
             yield Note(LineReset(sequence.name))
         yield from sequence.run()
+        yield from link.drop_pending()
+        link.strays = 0
         yield Note(Stage("sync", f"{rate} baud"))
         # A reset that works is answered within the first SYNCs; a fast rate that the ROM does not follow never is.
         syncs = SYNCS_PER_RESET if attempt or rate <= ROM_RATE else 5
@@ -135,6 +139,9 @@ def connect(plan: SessionPlan) -> Steps[tuple[Link, SyncReply]]:
             answer = yield from link.sync_once()
             if answer is not None:
                 yield from link.drain()
+                # A rate that damages answers to SYNC is none to begin with; the next reset tries the ROM's own.
+                if rate > ROM_RATE and plan.can_reset and link.damaged + link.strays:
+                    break
                 return link, answer
         yield from link.drop_pending()
         if not plan.can_reset:
@@ -243,6 +250,7 @@ class Session:
         self.rung = 0
         self.found_stub = False
         self._early_rate = True
+        self._uploaded = False
         self._boots_heard = 0
 
     # --- opening -----------------------------------------------------------------------------------------------------
@@ -286,7 +294,7 @@ class Session:
         if chip is not None and chip is not facts.chip:
             raise ChipUnknown(f"expected {chip.title}, the loader says {facts.chip.title}")
         if answer.family == "stub":
-            self.found_stub = True
+            self.found_stub = self.found_stub or not self._uploaded
             return StubLoader(link, facts)
         rom = RomLoader(link, facts)
         self.security = yield from read_fuses(rom, self.security)
@@ -301,6 +309,7 @@ class Session:
             yield from rom.change_rate(self.rate_limit, "asked")
         rung = rungs[self.rung]
         yield Note(Stage("stub", rung.name))
+        self._uploaded = True
         return (yield from rung.open(rom))
 
     def _rungs(self, facts: LoaderFacts) -> tuple[Rung, ...]:
@@ -345,6 +354,8 @@ class Session:
                 self._keep(loader.link)
                 self.loader = None
                 cause = loader.link.boot_text
+                if cause is None and self.plan.read_boot is not None:
+                    cause = self.plan.read_boot(loader.link.heard, loader.link.rate)
                 if cause is not None:
                     self._boots_heard += 1
                     # Once can be somebody's finger. A supply that is too weak does it again and again.
