@@ -233,7 +233,8 @@ class Link:
         all_found = list(_BOOT_TEXT.finditer(self.heard))
         if not all_found:
             return None
-        found = all_found[-1]
+        # One dip of the supply is followed by many other resets: it is the cause, wherever it stands.
+        found = next((m for m in all_found if b"BROWN" in m[0].upper()), all_found[-1])
         if found[1] is not None:
             return f"rst cause:{found[1].decode()}"
         if found[2] is not None:

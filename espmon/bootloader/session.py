@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from espmon.bootloader.actions import Note, Now, SetLines, Steps, Wait
@@ -258,8 +258,15 @@ class Session:
     def open(self) -> Steps[Loader]:
         """Climb down the ladder until a loader works."""
         problem: LoaderProblem | None = None
-        for _ in range(8):
-            link, answer = yield from connect(self.plan)
+        for _ in range(10):
+            first = self.plan.first_rate
+            link, answer = yield from connect(
+                replace(
+                    self.plan,
+                    rate=self.rate_limit,
+                    first_rate=first if first is not None and first <= self.rate_limit else None,
+                )
+            )
             try:
                 loader = yield from self._open_rung(link, answer)
                 yield from self._prepare(loader)
@@ -269,7 +276,8 @@ class Session:
                 yield Note(Retried("loader", error.message, self.rung + 1))
                 if not self.plan.can_reset:
                     raise
-                if isinstance(error, LoaderSilent) and error.op == Op.CHANGE_BAUDRATE:
+                if link.rate > ROM_RATE or (isinstance(error, LoaderSilent) and error.op == Op.CHANGE_BAUDRATE):
+                    # Above the ROM's own rate the rate is suspected first.
                     self._early_rate = False
                     self.rate_limit = max(ROM_RATE, _slower(self.rate_limit))
                 else:

@@ -23,6 +23,7 @@ SMALLEST_TRANSACTION = 4 * SECTOR
 # Failures without any sector gained.
 PATIENCE = 12
 ROUNDS = 3
+WORN = "Written several times and still different: the flash is worn out or write-protected, or the supply dips."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +106,7 @@ class Writer:
             if (yield from self._holds([r for r, _ in wrong])):
                 self.incomplete = False
                 return Written(verified=True, sectors=self.sectors, of=self._total, retries=self.retries)
-        raise FlashDiffers(
-            tuple(s for _, sectors in wrong for s in sectors),
-            "Written several times and still different: the flash chip is worn out or write-protected, or the supply dips.",
-        )
+        raise FlashDiffers(tuple(s for _, sectors in wrong for s in sectors), WORN)
 
     def _holds(self, regions: Sequence[Region]) -> Steps[bool]:
         for region in regions:
@@ -128,8 +126,8 @@ class Writer:
         self.incomplete = True
         firsts = {r.offset for r in images}
         rest = [(r, [s for s in sectors if s not in firsts]) for r, sectors in wrong]
-        total = sum(len(s) for _, s in rest) + len(images)
-        meter = Meter("write", total * SECTOR)
+        firsts_size = sum(min(SECTOR, len(r.content)) for r in images)
+        meter = Meter("write", firsts_size + sum(min(SECTOR, r.end - s) for r, sectors in rest for s in sectors))
         yield Note(Stage("write"))
         for region, sectors in rest:
             yield from self._write_sectors(region, sectors, meter)
@@ -194,6 +192,8 @@ class Writer:
             self.sectors += gained
             if gained:
                 failures = 0
+            elif reason is None and failures > ROUNDS:
+                raise FlashDiffers(tuple(left), WORN)
             meter.done = before + gained * SECTOR
             work.extendleft(reversed(runs(left)))
 
