@@ -95,6 +95,7 @@ class ChipReport:
     flash_size: int | None
     security: Security
     loader: str
+    loader_title: str
     rate: int
 
 
@@ -378,6 +379,7 @@ class Flasher:
                 flash_size=self.options.flash_size or self.session.flash_size,
                 security=security,
                 loader=loader.kind,
+                loader_title=loader.title,
                 rate=loader.link.rate,
             )
 

@@ -75,11 +75,16 @@ class Loader:
     """
 
     kind: ClassVar[str] = "loader"
+    title: ClassVar[str] = "loader"
     can_hash: bool = True
     can_read: bool = True
     can_change_rate: bool = True
     # erase(), and writing without erasing first, are exact to the sector
     exact_erase: bool = True
+    # write() returns only when every sector was read back right
+    proves_writes: bool = False
+    # blank flash costs read() next to nothing
+    reads_blank_free: bool = False
 
     def __init__(self, link: Link, facts: LoaderFacts) -> None:
         self.link = link
@@ -163,6 +168,10 @@ class Loader:
     def read(self, offset: int, size: int, meter: Meter | None = None) -> Steps[bytes]:
         """A stretch of flash."""
         raise NotImplementedError
+
+    def holds(self, offset: int, content: bytes, *, work_s: float = 0.0) -> Steps[bool]:
+        """Whether flash at `offset` is `content`, as the other side reads it now."""
+        return (yield from self.md5(offset, len(content), work_s=work_s)) == _digest(content)
 
     def differing(self, offset: int, content: bytes) -> Steps[list[int]]:
         """Addresses of the sectors that do not hold what `content` says, found by digests from coarse to fine."""
@@ -318,6 +327,7 @@ class RomLoader(Loader):
     """The mask ROM's loader. The ESP8266's can write and no more; the later ones hash, and read 64 bytes a command."""
 
     kind = "rom"
+    title = "boot ROM"
 
     def __init__(self, link: Link, facts: LoaderFacts) -> None:
         super().__init__(link, facts)
@@ -516,6 +526,7 @@ class StubLoader(Loader):
     """Espressif's flasher stub in RAM (second generation; its block status arrives with the *next* answer)."""
 
     kind = "stub"
+    title = "Espressif's flasher stub"
 
     def _is_me(self, family: str) -> bool:
         return family == "stub"

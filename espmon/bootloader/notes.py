@@ -56,3 +56,12 @@ class LineReset:
     """espmon reset the board with the modem lines, by the sequence called `how`."""
 
     how: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderMet:
+    """The loader that does the work from here on: `kind` (``espmon``, ``stub`` or ``rom``), its `title`, the link's rate."""
+
+    kind: str
+    title: str
+    rate: int

@@ -100,6 +100,13 @@ class Backup:
         return False
 
     def _part(self, offset: int, size: int) -> Steps[None]:
+        if self.loader.reads_blank_free and not self.known and not self.partial:
+            content = yield from self.loader.read(offset, size)
+            how = "blank" if content.count(BLANK) == size else "read"
+            yield from self._found(offset, content, how)
+            if how == "read":
+                yield from self.meter.add(size)
+            return
         if (yield from self._known(offset, size)):
             return
         unknown: list[tuple[int, int]] = []

@@ -27,7 +27,7 @@ from espmon.bootloader.flash import size_of_id
 from espmon.bootloader.link import Link, SyncReply
 from espmon.bootloader.loader import RATES, Loader, RomLoader, StubLoader, StubPayload, parse_security
 from espmon.bootloader.loaders import LOADERS, MAGIC_ADDRESS, WATCHDOG_KEY, LoaderFacts, by_chip_id, by_magic
-from espmon.bootloader.notes import LineReset, Retried, Stage
+from espmon.bootloader.notes import LineReset, LoaderMet, Retried, Stage
 from espmon.bootloader.packets import Op
 from espmon.bootloader.resets import HARD, NONE, SEQUENCES, ResetSequence
 from espmon.chips import Chip
@@ -287,6 +287,7 @@ class Session:
             # What was heard so far is the boot that we caused; from here on boot text means trouble.
             link.forget_heard()
             self.loader = loader
+            yield Note(LoaderMet(loader.kind, loader.title, loader.link.rate))
             return loader
         raise problem or AssertionError("unreachable")
 

@@ -36,7 +36,7 @@ def chip(port: str, **wishes: Any) -> None:
             f"{'MAC':9} {found.mac or 'not readable'}\n"
             f"{'flash':9} {size}, id {identity}\n"
             f"{'security':9} {', '.join(on) + ' on' if on else 'open'}\n"
-            f"{'loader':9} {'flasher stub' if found.loader != 'rom' else 'boot ROM'} at {found.rate} baud",
+            f"{'loader':9} {found.loader_title} at {found.rate} baud",
             chip=found.chip.name,
             title=found.title,
             mac=found.mac or None,

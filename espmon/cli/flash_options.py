@@ -75,6 +75,7 @@ class Console:
         self._bar: Any = None
         self._task: Any = None
         self._operation = ""
+        self.loader = ""
 
     def tell(self, event: Event) -> None:
         """An event of the flasher."""
@@ -91,8 +92,11 @@ class Console:
 
     def noted(self, fact: object) -> None:
         """A note of the Steps."""
-        from espmon.bootloader.notes import RateChanged, Retried, Stage
+        from espmon.bootloader.notes import LoaderMet, RateChanged, Retried, Stage
 
+        if isinstance(fact, LoaderMet):
+            self.loader = fact.kind
+            self.say(f"Through {fact.title} at {fact.rate} baud.")
         if self.as_json or not self.verbose:
             return
         if isinstance(fact, Stage):
@@ -112,7 +116,7 @@ class Console:
         """What came of it, on standard output."""
         self.close_bar()
         if self.as_json:
-            sys.stdout.write(json.dumps({"type": kind, **facts}) + "\n")
+            sys.stdout.write(json.dumps({"type": kind, **facts, "loader": self.loader}) + "\n")
         elif text:
             click.echo(text)
         sys.stdout.flush()

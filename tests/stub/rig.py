@@ -44,7 +44,59 @@ def plan(rate: int, **more: Any) -> SessionPlan:
     )
 
 
-class Rig:
+class Player:
+    """Interprets actions on a pyserial port; what the modem lines do is the subclass's."""
+
+    def __init__(self, device: Path) -> None:
+        self.port = serial.Serial(str(device), 115200, timeout=0)
+        self.dtr = self.rts = False
+        self.notes: list[object] = []
+
+    def lines_changed(self) -> None:
+        """DTR or RTS has changed."""
+
+    def perform(self, action: Action) -> Any:
+        """Interpret one action."""
+        port = self.port
+        match action:
+            case Send(data):
+                port.write(data)
+            case Receive(timeout_s):
+                port.timeout = timeout_s
+                data = port.read(1)
+                data += port.read(port.in_waiting) if data else b""
+                return data
+            case Wait(seconds):
+                time.sleep(seconds)
+            case Discard():
+                return port.read(port.in_waiting)
+            case Now():
+                return time.monotonic()
+            case SetBaud(rate):
+                port.baudrate = rate
+                time.sleep(0.03)  # the bridge looks at the pty's rate every 10 ms
+            case SetLines(dtr, rts):
+                self.dtr = self.dtr if dtr is None else dtr
+                self.rts = self.rts if rts is None else rts
+                self.lines_changed()
+            case Note(fact):
+                self.notes.append(fact)
+            case _:
+                raise AssertionError(action)
+        return None
+
+    def run(self, steps: Steps[Any]) -> Any:
+        """Run Steps to their end."""
+        generator: Generator[Action, Any, Any] = steps
+        try:
+            action = generator.send(None)
+            while True:
+                action = generator.send(self.perform(action))
+        except StopIteration as end:
+            return end.value
+
+
+class Rig(Player):
     """The bridge, the emulator behind it and a pyserial port on its pty."""
 
     def __init__(self, folder: Path, flash: bytes = b"", *options: str) -> None:
@@ -73,10 +125,7 @@ class Rig:
                 assert time.monotonic() < deadline, "the rig does not start"
                 time.sleep(0.02)
         self.lines = self.link.makefile("rw", newline="\n")
-        self.port = serial.Serial(str(self.pty), 115200, timeout=0)
-        self.dtr = self.rts = False
-        self.notes: list[object] = []
-        self.heard = b""
+        super().__init__(self.pty)
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +145,12 @@ class Rig:
         self.lines.flush()
         return dict(json.loads(self.lines.readline()))
 
+    def download(self) -> None:
+        """Reset into download mode, as a finger on both buttons does."""
+        self.control("reset download")
+        time.sleep(0.2)
+        self.port.reset_input_buffer()
+
     def flash(self) -> bytes:
         """The flash's content; the emulator writes it to its file when something changed."""
         deadline = time.monotonic() + 10
@@ -105,48 +160,7 @@ class Rig:
         time.sleep(0.05)
         return self.flash_file.read_bytes()
 
-    def _set_lines(self, dtr: bool | None, rts: bool | None) -> None:
-        self.dtr = self.dtr if dtr is None else dtr
-        self.rts = self.rts if rts is None else rts
+    def lines_changed(self) -> None:
         # Two transistors: each line works only while the other is released.
         self.control(f"gpio0 {int(not (self.dtr and not self.rts))}")
         self.control(f"en {int(not (self.rts and not self.dtr))}")
-
-    def perform(self, action: Action) -> Any:
-        """Interpret one action."""
-        port = self.port
-        match action:
-            case Send(data):
-                port.write(data)
-            case Receive(timeout_s):
-                port.timeout = timeout_s
-                data = port.read(1)
-                data += port.read(port.in_waiting) if data else b""
-                self.heard = (self.heard + data)[-4000:]
-                return data
-            case Wait(seconds):
-                time.sleep(seconds)
-            case Discard():
-                return port.read(port.in_waiting)
-            case Now():
-                return time.monotonic()
-            case SetBaud(rate):
-                port.baudrate = rate
-                time.sleep(0.03)  # the bridge looks at the pty's rate every 10 ms
-            case SetLines(dtr, rts):
-                self._set_lines(dtr, rts)
-            case Note(fact):
-                self.notes.append(fact)
-            case _:
-                raise AssertionError(action)
-        return None
-
-    def run(self, steps: Steps[Any]) -> Any:
-        """Run Steps to their end."""
-        generator: Generator[Action, Any, Any] = steps
-        try:
-            action = generator.send(None)
-            while True:
-                action = generator.send(self.perform(action))
-        except StopIteration as end:
-            return end.value

@@ -71,6 +71,9 @@ class OwnStub(Loader):
     """The link to a running stub. `hello` is what it said last."""
 
     kind: ClassVar[str] = "espmon"
+    title: ClassVar[str] = "espmon's flasher stub"
+    proves_writes = True
+    reads_blank_free = True
 
     def __init__(self, link: Link, facts: LoaderFacts, hello: Hello) -> None:
         super().__init__(link, facts)
@@ -252,6 +255,9 @@ class OwnStub(Loader):
         if rest and (yield from self._digests(offset + whole, len(rest)))[0] != zlib.crc32(rest):
             out.append(offset + whole)
         return out
+
+    def holds(self, offset: int, content: bytes, *, work_s: float = 0.0) -> Steps[bool]:
+        return not (yield from self.differing(offset, content))
 
     def _digests(self, offset: int, size: int, work_s: float = 0.0) -> Steps[tuple[int, bytes]]:
         work = work_s + size / SECTOR * (LOOK_S + MD5_S)
