@@ -12,6 +12,21 @@ Reader = Callable[[int, int], bytes]
 """``read(address, count)``: that many bytes of code, or fewer where there is none."""
 
 
+def signed(value: int, bits: int) -> int:
+    """The two's complement number in the low `bits` of `value`."""
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if value >> (bits - 1) else value
+
+
+def c_jump(half: int) -> int:
+    """The offset of a C.J or C.JAL: imm[11|4|9:8|10|6|7|3:1|5]."""
+    return signed(
+        (half >> 12 & 1) << 11 | (half >> 11 & 1) << 4 | (half >> 9 & 3) << 8 | (half >> 8 & 1) << 10
+        | (half >> 7 & 1) << 6 | (half >> 6 & 1) << 7 | (half >> 3 & 7) << 1 | (half >> 2 & 1) << 5,
+        12,
+    )  # fmt: skip
+
+
 def call_before(arch: str, read: Reader, address: int) -> int | None:
     """The address of the call instruction that returns to `address`, or None when none precedes it."""
     if arch == "xtensa":
@@ -49,30 +64,22 @@ def call_target(arch: str, read: Reader, call: int) -> int | None:
         code = read(call, 3)
         if len(code) < 3 or code[0] & 0x0F != 5:
             return None
-        offset = int.from_bytes(code, "little") >> 6
-        if offset & 0x20000:
-            offset -= 0x40000
+        offset = signed(int.from_bytes(code, "little") >> 6, 18)
         return ((call & ~3) + (offset << 2) + 4) & 0xFFFFFFFF
     code = read(call, 4)
     if len(code) >= 2:
         half = int.from_bytes(code[:2], "little")
-        if half & 0xE003 == 0x2001:  # C.JAL: imm[11|4|9:8|10|6|7|3:1|5]
-            offset = (
-                (half >> 12 & 1) << 11 | (half >> 11 & 1) << 4 | (half >> 9 & 3) << 8 | (half >> 8 & 1) << 10
-                | (half >> 7 & 1) << 6 | (half >> 6 & 1) << 7 | (half >> 3 & 7) << 1 | (half >> 2 & 1) << 5
-            )  # fmt: skip
-            return (call + (offset - 0x1000 if offset & 0x800 else offset)) & 0xFFFFFFFF
+        if half & 0xE003 == 0x2001:  # C.JAL
+            return (call + c_jump(half)) & 0xFFFFFFFF
     if len(code) == 4:
         word = int.from_bytes(code, "little")
         if word & 0x7F == 0x6F:  # JAL: imm[20|10:1|11|19:12]
             offset = (word >> 31) << 20 | (word >> 21 & 0x3FF) << 1 | (word >> 20 & 1) << 11 | (word >> 12 & 0xFF) << 12
-            return (call + (offset - 0x200000 if offset & 0x100000 else offset)) & 0xFFFFFFFF
+            return (call + signed(offset, 21)) & 0xFFFFFFFF
         if word & 0x707F == 0x67:  # JALR after AUIPC on the same register
             before = read(call - 4, 4)
             if len(before) == 4:
                 upper = int.from_bytes(before, "little")
                 if upper & 0x7F == 0x17 and upper >> 7 & 31 == word >> 15 & 31:
-                    low = word >> 20
-                    low = low - 0x1000 if low & 0x800 else low
-                    return (call - 4 + (upper & 0xFFFFF000) + low) & 0xFFFFFFFF
+                    return (call - 4 + (upper & 0xFFFFF000) + signed(word >> 20, 12)) & 0xFFFFFFFF
     return None

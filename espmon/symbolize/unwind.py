@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from espmon.symbolize.callsite import call_before, call_target
+from espmon.symbolize.callsite import call_before
 from espmon.symbolize.cfi import FrameTable
 from espmon.symbolize.elf import ElfFile, Symbol
-from espmon.symbolize.prologue import FrameRow, literal_registers, row_at
+from espmon.symbolize.prologue import CodeWalk, FrameRow
 
 # Functions that nothing of the firmware's own calls: a chain that reaches one is complete.
 ROOTS = frozenset((
@@ -27,6 +27,7 @@ ROOTS = frozenset((
 MAX_FRAMES = 128
 # a search tries at most this many stack words, each with a whole unwind behind it
 _MAX_TRIES = 512
+_MAX_WALKS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Unwinder:
         self._is_rom = is_rom
         self._frames = FrameTable(elf)
         self._rows: dict[int, FrameRow | None] = {}
+        self._walks: dict[int, CodeWalk] = {}
 
     def is_return(self, address: int) -> bool:
         """True when a call instruction of the program stands right before `address`."""
@@ -58,13 +60,23 @@ class Unwinder:
     def row(self, address: int) -> FrameRow | None:
         """What the stack looks like before the instruction at `address`."""
         if address not in self._rows:
-            row = self._frames.row_at(address)
-            if row is None:
-                symbol = self.function(address)
-                if symbol is not None:
-                    row = row_at(self._elf.arch, self._elf.read, symbol.address, symbol.end, address)
-            self._rows[address] = row
+            walk = self._walk(address)
+            read = walk.row_at(address) if walk is not None else None
+            # GCC writes no call frame information for Xtensa epilogues, so there the code itself is believed first
+            if read is None or self._elf.arch != "xtensa":
+                read = self._frames.row_at(address) or read or (walk.frame if walk is not None else None)
+            self._rows[address] = read
         return self._rows[address]
+
+    def _walk(self, address: int) -> CodeWalk | None:
+        symbol = self.function(address)
+        if symbol is None:
+            return None
+        if symbol.address not in self._walks:
+            if len(self._walks) > _MAX_WALKS:
+                self._walks.clear()
+            self._walks[symbol.address] = CodeWalk(self._elf.arch, self._elf.read, symbol.address, symbol.end)
+        return self._walks[symbol.address]
 
     def _site(self, return_address: int) -> int:
         call = call_before(self._elf.arch, self._elf.read, return_address)
@@ -145,23 +157,55 @@ class Unwinder:
                 return calls
         if calls:
             sp = calls[-1].sp
-        return calls + self._search(calls[-1].address if calls else None, sp, words)
+        place = calls[-1].address - 1 if calls else pc
+        return calls + self._search(calls[-1].address if calls else None, self.function(place) if place is not None else None, sp, words)
 
-    def _search(self, younger: int | None, sp: int, words: Mapping[int, int]) -> list[Call]:
-        """The rest of the chain: the first word from which it unwinds to a root; else every word that follows a call."""
-        candidates = [(at, word) for at, word in sorted(words.items()) if at >= sp and (word != younger) and self.is_return(word)]
-        best: list[Call] = []
+    def _search(self, younger: int | None, inner: Symbol | None, sp: int, words: Mapping[int, int]) -> list[Call]:
+        """The rest of the chain: a word from which it unwinds to a root; else every word that follows a call.
+
+        `inner` is the function whose return address is in no word: its caller saved its own, and its frame begins at `sp`.
+        So the best word is one whose call goes to a function with a frame of just that size, best of all one that calls
+        `inner`: then the missing return address is known too.
+        """
+        candidates = [(at, word) for at, word in sorted(words.items()) if at >= sp and word != younger and self.is_return(word)]
+        best: tuple[int, list[Call]] | None = None
+        longest: list[Call] = []
         for at, word in candidates[:_MAX_TRIES]:
             more, closed = self.chain(word, at + 4, words, called=True)
             found = [Call(word, at + 4, "likely"), *more]
-            if closed:
-                return found
-            if len(found) > len(best):
-                best = found
+            if not closed:
+                longest = max(longest, found, key=len)
+                continue
+            rank, missing = self._caller(word, at + 4 - sp, inner)
+            if missing is not None:
+                found.insert(0, Call(missing, sp, "likely"))
+            if best is None or rank < best[0]:
+                best = (rank, found)
+            if rank == 0:
+                break
+        if best is not None:
+            return best[1]
         # nothing closes: a dump cut short, or an unknown root. What unwinds over several frames is still no accident.
-        if len(best) >= 3:
-            return best
+        if len(longest) >= 3:
+            return longest
         return self.listed([word for _, word in candidates])
+
+    def _caller(self, word: int, size: int, inner: Symbol | None) -> tuple[int, int | None]:
+        """How well `word` fits as what the caller of `inner`, with a frame of `size` bytes, saved; lower is better.
+
+        With it the return address into that caller, when just one of its calls goes to `inner`.
+        """
+        target = self.target(word)
+        symbol = self.function(target) if target is not None else None
+        if symbol is None or symbol.address != target:
+            return 2, None  # called through a pointer: nothing speaks for it or against it
+        walk = self._walk(symbol.address)
+        if walk is None or walk.frame.size != size or walk.frame.return_at != -4:
+            return 3, None
+        sites = [back for back, to in walk.calls.items() if inner is not None and to == inner.address]
+        if not sites:
+            return 1, None
+        return 0, sites[0] if len(sites) == 1 else None
 
     def listed(self, candidates: list[int]) -> list[Call]:
         """Return addresses of a stack in printed order: `likely` where one's call goes to the function of the one before."""
@@ -179,15 +223,6 @@ class Unwinder:
 
     def target(self, return_address: int) -> int | None:
         """Where the call before `return_address` goes, long calls through a literal included; None when it cannot be told."""
-        elf = self._elf
-        call = call_before(elf.arch, elf.read, return_address)
-        if call is None:
-            return None
-        direct = call_target(elf.arch, elf.read, call)
-        if direct is not None or elf.arch != "xtensa":
-            return direct
-        code = elf.read(call, 3)
-        symbol = self.function(call)
-        if symbol is None or len(code) < 3 or call - symbol.address > 0x4000:
-            return None
-        return literal_registers(elf.read, symbol.address, call).get(code[1] & 15)
+        call = call_before(self._elf.arch, self._elf.read, return_address)
+        walk = self._walk(call) if call is not None else None
+        return walk.calls.get(return_address) if walk is not None else None

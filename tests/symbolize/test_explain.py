@@ -32,13 +32,14 @@ def crash_from(path: Path) -> Crash:
     return Crash(kind="exception", chip="esp8266", registers=registers, stacks=tuple(stacks), last_failed_alloc=alloc)
 
 
-# function names, outermost last; what the firmware's sources say must have been open
+# function names, outermost last; what the firmware's sources say must have been open. In divide, load and watchdog a leaf
+# crashed: its caller's address is in no word of the dump, and is found through the frame size and the caller's only call
 CHAINS = {
-    "divide": ["divide", "whole", "history_mean", "think", "loop", "station", "start_c", "start"],
+    "divide": ["divide", "whole", "__divsi3", "history_mean", "think", "loop", "station", "start_c", "start"],
     "illegal": ["reply", "uplink_command", "think", "loop", "station", "start_c", "start"],
-    "load": ["sensor_value", "uplink_send", "loop", "station", "start_c", "start"],
+    "load": ["sensor_value", "measured", "line_for", "uplink_send", "loop", "station", "start_c", "start"],
     "store": ["set_offset", "sensors_calibrate", "think", "loop", "station", "start_c", "start"],
-    "watchdog": ["gauge_read", "measure", "loop", "station", "start_c", "start"],
+    "watchdog": ["gauge_read", "rain_ticks", "measure", "loop", "station", "start_c", "start"],
 }
 
 
