@@ -165,11 +165,11 @@ class Keyboard:
         if not is_terminal and _tty_of_others(self._fd):
             return  # reading it would stop us
         atexit.register(self.stop)
+        if is_terminal:
+            self._enter_key_mode()
         if sys.platform == "win32":
             target = self._read_console if is_terminal else self._read_pipe
         else:
-            if is_terminal:
-                self._enter_key_mode()
             target = self._read_descriptor
             self._wake = os.pipe()
         self._thread = threading.Thread(target=target, name="keyboard", daemon=True)
@@ -177,6 +177,14 @@ class Keyboard:
 
     def _enter_key_mode(self) -> None:
         if sys.platform == "win32":
+            # Without ENABLE_PROCESSED_INPUT (1) Ctrl-C is a key like others; STD_INPUT_HANDLE is -10.
+            import ctypes
+
+            kernel = ctypes.windll.kernel32
+            mode = ctypes.c_ulong()
+            if kernel.GetConsoleMode(kernel.GetStdHandle(-10), ctypes.byref(mode)):
+                self._saved = mode.value
+                kernel.SetConsoleMode(kernel.GetStdHandle(-10), mode.value & ~1)
             return
         import termios
 
@@ -205,7 +213,13 @@ class Keyboard:
             with contextlib.suppress(OSError):
                 os.write(self._wake[1], b"!")
         saved, self._saved = self._saved, None
-        if saved is not None and sys.platform != "win32":
+        if saved is None:
+            return
+        if sys.platform == "win32":
+            import ctypes
+
+            ctypes.windll.kernel32.SetConsoleMode(ctypes.windll.kernel32.GetStdHandle(-10), saved)
+        else:
             import termios
 
             with contextlib.suppress(OSError, termios.error):

@@ -60,7 +60,7 @@ _NULL_PAGE = 0x1000
 _FREED = ("Look for an object used after it was deleted, or a pointer that was never set.",)
 _NULL = (
     "Check the pointer before use: a failed new or malloc, an object used before begin(), a handle that is NULL.",
-    "Look at the first line of your own code in the frames below.",
+    "Look at the first line of your own code among the frames.",
 )
 _OVERRUN = (
     "Look for writes past the end of an array or buffer, and for large local arrays that overflow the stack.",

@@ -84,14 +84,15 @@ def chip_title(name: str | None) -> str:
 # --- events in words ------------------------------------------------------------------------------------------------
 
 
-def _cause_words(reset: ResetCause | None, chip: str | None) -> str:
+def _cause_words(reset: ResetCause | None, code: str) -> str:
+    """In words, and the number behind `code` as the source prints it."""
     if reset is None or (reset.code is None and not reset.meaning and not reset.name):
         return "reset for an unknown reason"
     words = one_line(reset.meaning or reset.name, 120)
     if not words:
         words = "reset"
     if reset.code is not None:
-        words += f" (rst cause {reset.code})" if chip == "esp8266" else f" (rst:0x{reset.code:x})"
+        words += f" ({code}0x{reset.code:x})" if code == "rst:" else f" ({code}{reset.code})"
     return words
 
 
@@ -99,7 +100,7 @@ def notice_lines(event: Event) -> tuple[Tone, list[str]] | None:
     """How the event is told: its tone, what happened, and at most one more line with what to do. None: it is not told."""
     match event:
         case Boot():
-            words = f"Boot: {_cause_words(event.reset, event.chip)}"
+            words = f"Boot: {_cause_words(event.reset, 'rst cause ' if event.chip == 'esp8266' else 'rst:')}"
             mode = event.boot_mode
             if mode is not None and mode.meaning:
                 words += f", {one_line(mode.meaning, 100)}"
@@ -115,7 +116,7 @@ def notice_lines(event: Event) -> tuple[Tone, list[str]] | None:
             return ("warning" if abnormal or (mode is not None and mode.download) else "good"), [words]
         case Reset():
             source = _FRAMEWORKS.get(event.source or "", event.source or "")
-            words = f"Reset reason{f' by {one_line(source, 30)}' if source else ''}: {_cause_words(event.reset, None)}"
+            words = f"Reset reason{f' by {one_line(source, 30)}' if source else ''}: {_cause_words(event.reset, 'reason ')}"
             if event.exception is not None:
                 words += f", {_exception_words(event.exception.name, event.exception.number)}"
             lines = [words]
@@ -125,9 +126,9 @@ def notice_lines(event: Event) -> tuple[Tone, list[str]] | None:
         case FlashError():
             return "bad", _told(f"Flash error: {one_line(event.message)}", event.meaning, event.remedies)
         case DownloadMode():
-            return "warning", _told("The board waits for a download", event.meaning, event.remedies)
+            return "warning", _told("Download mode", event.meaning or "the board waits for a download", event.remedies)
         case Brownout():
-            return "bad", _told("Brownout: the supply voltage fell too low", event.meaning, event.remedies)
+            return "bad", _told("Brownout", event.meaning or "the supply voltage fell too low", event.remedies)
         case BootLoop():
             words = f"Boot loop: {event.boots} boots in a row failed alike"
             if event.period_s is not None:
@@ -204,6 +205,24 @@ def crash_title(crash: Crash) -> str:
     return kind
 
 
+def _message(crash: Crash) -> str:
+    """What the firmware said, unless the title says it already."""
+    name = crash.exception.name if crash.exception is not None else None
+    return "" if crash.message is not None and crash.message == name else one_line(crash.message)
+
+
+def _stated_place(crash: Crash) -> str:
+    """The place that the firmware printed, unless its message or our explanation names it already."""
+    place = crash.location
+    if place is None:
+        return ""
+    at = one_line(place.file) + (f":{place.line}" if place.file and place.line else "")
+    said = f"{one_line(crash.message, 600)} {one_line(crash.explanation, 600)}"
+    if at and at in said and (not place.function or place.function in said):
+        return ""
+    return " in ".join(part for part in (at, one_line(place.function, 120)) if part)
+
+
 def crash_subtitle(crash: Crash) -> str:
     """Where it ran: chip, framework, core and task, as far as they are known."""
     parts = [chip_title(crash.chip), _FRAMEWORKS.get(crash.framework or "", one_line(crash.framework, 30))]
@@ -260,6 +279,21 @@ def _frame_words(frame: Frame, room: int = 500) -> str:
     return name
 
 
+def _joined(frames: Sequence[Frame]) -> list[tuple[Frame, str]]:
+    """Each frame in words; bare addresses that follow each other share a line."""
+    rows: list[tuple[Frame, str]] = []
+    together = 0
+    for frame in frames:
+        bare = not frame.function and not frame.file
+        if bare and 0 < together < 6:
+            rows[-1] = (rows[-1][0], f"{rows[-1][1]} {frame.address}")
+            together += 1
+        else:
+            rows.append((frame, _frame_words(frame)))
+            together = int(bare)
+    return rows
+
+
 def split_frames(frames: Sequence[Frame]) -> tuple[list[Frame], list[Frame]]:
     """(certain and likely ones, possible ones), in their order."""
     sure = [f for f in frames if f.confidence != "possible"]
@@ -276,10 +310,10 @@ def _why_no_frames(crash: Crash, has_elf: bool) -> str | None:
     return "With --elf firmware.elf its addresses become functions and lines."
 
 
-def _elf_words(crash: Crash) -> tuple[Tone, str] | None:
+def _elf_words(crash: Crash, roots: Sequence[str] = ()) -> tuple[Tone, str] | None:
     if crash.elf is None or not crash.elf.path:
         return None
-    path = short_path(crash.elf.path)
+    path = short_path(crash.elf.path, 60, roots)
     match crash.elf.match:
         case "verified":
             return "good", f"{path} (the build that runs on the board)"
@@ -303,19 +337,16 @@ def crash_lines(crash: Crash, source: SourceLines | None = None, has_elf: bool =
     source = source or {}
     where = crash_subtitle(crash)
     lines = [f"Crash: {crash_title(crash)}{f' on {where}' if where else ''}"]
-    if crash.message:
-        lines.append(f"  says:   {one_line(crash.message)}")
-    if crash.location is not None and (crash.location.file or crash.location.function):
-        at = one_line(crash.location.file)
-        at += f":{crash.location.line}" if crash.location.line else ""
-        function = one_line(crash.location.function, 120)
-        lines.append(f"  stated: {' in '.join(part for part in (at, function) if part)}")
+    if message := _message(crash):
+        lines.append(f"  says:   {message}")
+    if place := _stated_place(crash):
+        lines.append(f"  stated: {place}")
     if crash.explanation:
         lines.append(f"  why:    {one_line(crash.explanation, 600)}")
     sure, possible = split_frames(crash.frames)
     label = "  where:  "
-    for frame in sure[:_SURE_FRAMES]:
-        lines.append(label + _frame_words(frame))
+    for frame, words in _joined(sure[:_SURE_FRAMES]):
+        lines.append(label + words)
         label = "          "
         text = source.get((frame.file or "", frame.line or 0))
         if text is not None and frame is next((f for f in sure if (f.file or "", f.line or 0) in source), None):
@@ -323,8 +354,8 @@ def crash_lines(crash: Crash, source: SourceLines | None = None, has_elf: bool =
     if len(sure) > _SURE_FRAMES:
         lines.append(f"          ... {len(sure) - _SURE_FRAMES} more")
     label = "  maybe:  "
-    for frame in possible[:_POSSIBLE_FRAMES]:
-        lines.append(label + _frame_words(frame))
+    for _, words in _joined(possible[:_POSSIBLE_FRAMES]):
+        lines.append(label + words)
         label = "          "
     if len(possible) > _POSSIBLE_FRAMES:
         lines.append(f"          ... {len(possible) - _POSSIBLE_FRAMES} more")
@@ -424,7 +455,7 @@ class Console:
         if isinstance(event, Crash):
             self._crash(event, source)
         elif told := notice_lines(event):
-            self.notice(told[1][0], told[0], *told[1][1:])
+            self._notice(told[1][0], told[0], *told[1][1:])
 
     def _tell_deferred(self) -> None:
         deferred, self._deferred = self._deferred, []
@@ -462,7 +493,14 @@ class Console:
         return self._neutral.holding or bool(self._deferred) or self._shaper.withholding
 
     def notice(self, what: str, tone: Tone = "quiet", *more: str) -> None:
-        """A line of our own, clearly not the board's; `more` lines are indented below it."""
+        """A line of our own, clearly not the board's; `more` lines are indented below it. Shown even while paused."""
+        paused, self.paused = self.paused, False
+        try:
+            self._notice(what, tone, *more)
+        finally:
+            self.paused = paused
+
+    def _notice(self, what: str, tone: Tone, *more: str) -> None:
         mark = "●" if self.screen.unicode else "---"
         ending = self._shaper.fresh_line()
         lines = [what, *more]
@@ -599,19 +637,16 @@ def _panel_body(crash: Crash, source: SourceLines, width: int, has_elf: bool, ro
         if parts:
             parts.append(RichText(""))
 
-    if crash.message:
-        parts.append(RichText(one_line(crash.message), style="bold"))
-    if crash.location is not None and (crash.location.file or crash.location.function):
-        place = short_path(crash.location.file or "", width // 2)
-        place += f":{crash.location.line}" if crash.location.line else ""
-        function = one_line(crash.location.function, 120)
-        parts.append(RichText(" in ".join(part for part in (place, function) if part)))
+    if message := _message(crash):
+        parts.append(RichText(message, style="bold"))
+    if place := _stated_place(crash):
+        parts.append(RichText(place))
     if crash.explanation:
         parts.append(RichText(one_line(crash.explanation, 600)))
 
     sure, possible = split_frames(crash.frames)
     quoted = next((f for f in sure if (f.file or "", f.line or 0) in source), None)
-    shown = sure[:_SURE_FRAMES] + possible[:_POSSIBLE_FRAMES]
+    shown = [f for f in sure[:_SURE_FRAMES] + possible[:_POSSIBLE_FRAMES] if f.function or f.file]
     longest = max((len(_function(f)) + (8 if f.inlined else 0) for f in shown), default=0) + 2
     names = min(longest, width * 11 // 20)
     room = width - names - 2
@@ -625,13 +660,27 @@ def _panel_body(crash: Crash, source: SourceLines, width: int, has_elf: bool, ro
         parts.append(RichText(heading, style="bold"))
         table = _frame_table(names)
         faint = "dim" if frames is possible else ""
+        bare: list[str] = []
+
+        def end_of_bare(bare: list[str] = bare) -> None:
+            if bare:
+                parts.append(Padding(RichText(" ".join(bare), style="dim"), (0, 0, 0, 2)))
+                bare.clear()
+
         for number, frame in enumerate(frames[:limit]):
+            if not frame.function and not frame.file:  # only an address: several share a line
+                if table.row_count:
+                    parts.append(table)
+                    table = _frame_table(names)
+                bare.append(str(frame.address))
+                continue
+            end_of_bare()
             first = number == 0 and frames is sure
             name = RichText(_function(frame), style="bold" if first else faint)
             if frame.inlined:
                 name.append(" inlined", style="not bold dim")
             place = _place(frame, room - 6, roots)
-            if not place and frame.function:
+            if not place:
                 place = f"{frame.address}{' ROM' if frame.module == 'rom' else ''}"
             table.add_row("→ " if first else "  ", name, "", RichText(place, style=faint))
             if frame is quoted:
@@ -640,6 +689,7 @@ def _panel_body(crash: Crash, source: SourceLines, width: int, has_elf: bool, ro
                 line.append(one_line(source[(frame.file or "", frame.line or 0)].strip(), width - 12), style="not dim")
                 parts.append(line)
                 table = _frame_table(names)
+        end_of_bare()
         if table.row_count:
             parts.append(table)
         if len(frames) > limit:
@@ -666,7 +716,7 @@ def _panel_body(crash: Crash, source: SourceLines, width: int, has_elf: bool, ro
         footer.append(RichText("   ".join(f"{name}\u00a0{value}" for name, value in registers), style="dim"))
     if not crash.complete:
         footer.append(RichText("The dump is incomplete.", style="yellow"))
-    if elf := _elf_words(crash):
+    if elf := _elf_words(crash, roots):
         footer.append(RichText(elf[1], style={"bad": "bold red", "good": "green"}.get(elf[0], "dim")))
     if footer:
         gap()
