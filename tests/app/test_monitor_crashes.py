@@ -100,7 +100,7 @@ def test_fail_on_crash(board, espmon):
 
 
 def test_fail_on_crash_counts_a_dump_that_is_cut_off_by_the_end(board, espmon):
-    run = espmon("--fail-on", "crash", "--timeout", "1.5")
+    run = espmon("--fail-on", "crash", "--timeout", "5")
     board.say(CRASH[:200])
     assert run.end() == 20
 
@@ -120,7 +120,7 @@ def test_fail_on_boot_loop(board, espmon):
 
 
 def test_a_boot_just_after_opening_is_marked(board, espmon):
-    run = espmon("--json", "--timeout", "1")
+    run = espmon("--json", "--timeout", "4")
     board.say(BOOT + b"\r\nhello\r\n")
     assert run.end() == 0
     boots = [json.loads(line) for line in run.text.splitlines() if '"type": "boot"' in line]
