@@ -1,6 +1,6 @@
 """The flasher stub of esptool's version 2 set, as seen from the wire: its commands, its lazy errors, its limits.
 
-Pure. Behaviour from its public description: data commands are acknowledged after the length and checksum check and
+Pure. Behaviour from its public description and from what esptool 5.6's ESP8266 stub answers on an emulated chip: data commands are acknowledged after the length and checksum check and
 written afterwards; what goes wrong then is the status of the *next* command, which is not carried out. Frames have at
 most 8 + 0x4000 + 0xFF bytes, longer ones are dropped without a word. Reading keeps one packet unacknowledged.
 """
@@ -13,6 +13,7 @@ import zlib
 
 from espmon.board.loader import (
     CHANGE_BAUDRATE,
+    COMMAND_TIME,
     DEFL_BEGIN,
     DEFL_DATA,
     DEFL_END,
@@ -49,7 +50,7 @@ def _error(code: int) -> Refused:
     return Refused(code >> 8, code & 0xFF)
 
 
-BAD_LENGTH, BAD_CHECKSUM, BAD_BLOCK, BAD_COMMAND, FAILED = 0xC000, 0xC100, 0xC200, 0xC300, 0xC400
+BAD_LENGTH, BAD_CHECKSUM, BAD_COMMAND, FAILED = 0xC000, 0xC100, 0xC300, 0xC400
 NOT_WRITING, BAD_INFLATE, TOO_LITTLE, TOO_MUCH, NOT_THERE = 0xC600, 0xC700, 0xC800, 0xC900, 0xFF00
 
 
@@ -75,6 +76,16 @@ class FlasherStub(CommandServer):
         """While it writes, one frame fits into its buffer; what comes behind that is lost."""
         return frames[:1]
 
+    def serve(self, frame: bytes) -> Work:
+        if len(frame) < 8 or frame[0] != 0:
+            # it answers what is no command too
+            if len(frame) > 1:
+                refused = _error(BAD_LENGTH if len(frame) < 8 else BAD_COMMAND)
+                yield Sleep(COMMAND_TIME)
+                yield from self.reply(frame[1], status=refused.status, error=refused.error)
+            return
+        yield from super().serve(frame)
+
     def command(self, operation: int, body: bytes, given: int) -> Work:
         if self.owed:
             owed, self.owed = self.owed, 0
@@ -87,6 +98,8 @@ class FlasherStub(CommandServer):
         elif operation == MEM_END:
             yield from self.reply(operation)
         elif operation in (READ_REG, WRITE_REG):
+            if operation == READ_REG and len(body) != 4:
+                raise self.bad
             yield from self.register(operation, body)
         elif operation in (FLASH_BEGIN, DEFL_BEGIN):
             yield from self.begin(operation, body)
@@ -131,7 +144,7 @@ class FlasherStub(CommandServer):
             machine.straps = machine.pins()
             self.leave = 3 if machine.silicon.chip.name == "esp8266" else 0xC
         else:
-            raise _error(BAD_COMMAND)
+            raise _error(NOT_THERE if operation == SECURITY_INFO else BAD_COMMAND)
 
     # --- writing
 
@@ -140,29 +153,24 @@ class FlasherStub(CommandServer):
         if len(body) not in (16, 20):
             raise self.bad
         size, _blocks, block, offset = struct.unpack("<4I", body[:16])
-        if block > BLOCK_LIMIT:
-            raise _error(BAD_BLOCK)
-        if offset % 4 or offset + size > max(self.machine.flash.claimed, 1):
-            raise self.bad
+        if offset >= max(self.machine.flash.claimed, 1):
+            raise _error(FAILED)
         self.writing = Writing(
             offset, size, block, zlib.decompressobj() if operation == DEFL_BEGIN else None, offset & ~(SECTOR - 1)
         )
         yield from self.reply(operation)
 
     def data(self, operation: int, body: bytes, given: int) -> Work:
-        """Check, acknowledge, then write; the sequence number is not looked at, except that 0 restarts inflating."""
+        """Check, acknowledge, then write; the sequence number is not looked at."""
         content = self.data_of(body, given)
         writing = self.writing
-        if writing is None or (writing.inflate is None) != (operation == FLASH_DATA):
+        if writing is None:
             raise _error(NOT_WRITING)
         yield from self.reply(operation)
-        if operation == DEFL_DATA:
-            assert writing.inflate is not None
+        if not writing.left:
+            return  # everything announced has come: what follows is ignored
+        if operation == DEFL_DATA and writing.inflate is not None:
             try:
-                if struct.unpack_from("<I", body, 4)[0] == 0:
-                    writing.inflate = zlib.decompressobj()
-                if writing.inflate.eof:
-                    raise zlib.error
                 plain = writing.inflate.decompress(content, writing.left + 1)
             except zlib.error:
                 self.owed = BAD_INFLATE
@@ -173,11 +181,7 @@ class FlasherStub(CommandServer):
             if writing.inflate.eof and len(plain) < writing.left:
                 self.owed = TOO_LITTLE
         else:
-            # the last block may be padded past the announced size
-            plain = content[: writing.left] if len(content) <= writing.left + writing.block else b""
-            if not writing.left:
-                self.owed = TOO_MUCH
-                return
+            plain = content[: writing.left]  # the last block may be padded past the announced size
         yield from self.write(writing, plain)
 
     def write(self, writing: Writing, plain: bytes) -> Work:
@@ -205,9 +209,9 @@ class FlasherStub(CommandServer):
         """FLASH_END, FLASH_DEFL_END: everything announced must have come. It does not restart the chip."""
         if self.writing is None:
             raise _error(NOT_WRITING)
-        left, self.writing = self.writing.left, None
-        if left:
-            raise self.bad
+        if self.writing.left:
+            raise self.bad  # and goes on waiting for the rest
+        self.writing = None
         yield from self.reply(operation)
 
     # --- reading
@@ -228,12 +232,11 @@ class FlasherStub(CommandServer):
             self.machine.say(framed(content))
             yield Drain()
             done += len(content)
-            acknowledged = -1
-            while acknowledged < 0:
+            answers: list[bytes] = []
+            while not answers:
                 heard = yield Listen(None)
-                for frame in self.frames.feed(heard):
-                    acknowledged = int.from_bytes(frame, "little") if len(frame) == 4 else 0
-            if acknowledged != done:
-                break  # anything else stops it
+                answers = self.frames.feed(heard)
+            if len(answers[-1]) != 4:
+                break  # anything but a count stops it; the count itself is not compared
         self.machine.say(framed(digest.digest()))
         yield Drain()
