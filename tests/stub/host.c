@@ -173,23 +173,37 @@ static void feed_once(void) { /* the whole stream at once; then silence, until t
 static uint8_t stream[1 << 19];
 static uint32_t invent(void) { /* a session as no sane host would have it */
     uint32_t n = 0, tag = any(256), sequence = 0;
+    uint32_t following = 0; /* data frames that belong to the write before them */
     for (uint32_t frames = 1 + any(14); frames && n < sizeof stream - 20000; frames--) {
         uint8_t plain[8 + 4200];
         uint32_t length = 4, kind = any(20);
-        plain[0] = any(40) ? 1 + any(11) : any(256);
-        plain[1] = any(8) ? tag : any(256);
+        plain[0] = following ? OP_DATA : any(40) ? 1 + any(11) : any(256);
+        plain[1] = following || any(8) ? tag : any(256);
         plain[2] = plain[3] = 0;
         if (plain[0] == OP_DATA) {
-            uint32_t body = any(3) ? any(4097) : any(40);
+            uint32_t body = following || any(3) ? any(4097) : any(40);
             plain[2] = sequence;
             plain[3] = sequence >> 8 | any(2) << 4;
             if (any(10)) sequence++;
             for (uint32_t k = 0; k < body; k++) plain[length++] = any(3) ? any(256) : 0x5a;
+            /* A stored block of deflate's, so that some compressed writes get somewhere. */
+            if (body > 5 && any(2)) {
+                uint32_t stored = body - 5;
+                plain[4] = 0;
+                plain[5] = stored, plain[6] = stored >> 8, plain[7] = ~stored, plain[8] = ~stored >> 8;
+            }
+            following -= following > 0;
         } else {
-            uint32_t w = any(10) ? (plain[0] == OP_HELLO || plain[0] == OP_POLL ? 0 : plain[0] == OP_WRITE || plain[0] == OP_MAP || plain[0] == OP_READ || plain[0] == OP_DIGEST ? 3 : plain[0] == OP_ERASE ? 2 : 1) : any(6);
-            if (plain[0] == OP_WRITE) sequence = 0;
+            static const uint8_t counts[] = {[OP_WRITE] = 3, [OP_READ] = 3, [OP_MAP] = 3, [OP_DIGEST] = 3, [OP_ERASE] = 2, [OP_RATE] = 1, [OP_LEAVE] = 1};
+            uint32_t w = any(10) ? (plain[0] < sizeof counts ? counts[plain[0]] : 0) : any(6);
+            if (plain[0] == OP_WRITE) {
+                sequence = 0;
+                following = any(8);
+                frames += following;
+            }
             for (uint32_t k = 0; k < w; k++) {
-                uint32_t v = any(6) ? (k == 2 || w == 1 ? any(3) : any(64) << 12) : any(6) ? any(FLASH_SIZE) : (uint32_t)seed;
+                uint32_t v = any(6) ? (k == 2 || w == 1 ? any(3) : k == 1 ? (1 + any(4)) << 12 : any(64) << 12) : any(6) ? any(FLASH_SIZE) : (uint32_t)seed;
+                if (plain[0] == OP_WRITE && k == 2) v &= 1;
                 if (plain[0] == OP_LEAVE && any(20)) v = 77;
                 if (plain[0] == OP_RATE && any(4)) v = 451;
                 memcpy(plain + length, &v, 4);

@@ -32,9 +32,9 @@ def test_receive_path_with_invented_streams() -> None:
 
     def some(first: int) -> str:
         return subprocess.run(
-            [desk.program(), "fuzz", str(first), "400"], capture_output=True, text=True, check=True, timeout=200
+            [desk.program(), "fuzz", str(first), "5000"], capture_output=True, text=True, check=True, timeout=200
         ).stdout
 
     with ThreadPoolExecutor(2) as lanes:
         for said in lanes.map(some, (1, 100_000)):
-            assert said.startswith("streams 400")
+            assert said.startswith("streams 5000")
