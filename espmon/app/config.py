@@ -7,6 +7,7 @@ it, and a test compares it with ``docs/daemon.md``. Everything wrong is told at 
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 import sys
@@ -695,6 +696,7 @@ def assign(
 
     A section that fits two boards, and a board that two sections fit, stay unassigned and are told.
     """
+    resolve = functools.cache(resolve)
     found: dict[str, str] = {}
     problems: dict[str, str] = {}
     takers: dict[str, list[str]] = {}

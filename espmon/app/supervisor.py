@@ -38,7 +38,7 @@ from espmon.store.segments import LogGap, LogLimits, LogWriter, PortLog
 _log = logging.getLogger(__name__)
 
 INBOX_BYTES = 4 << 20  # bytes that wait for the decoder, per port; the raw log has them all the same
-DECODE_EVERY_S = 0.03
+DECODE_EVERY_S = 0.05
 LOOK_EVERY_S = 0.05  # how often an absent device node is looked for: text is read within 100 ms of its return
 ATTACH_BYTES = 1 << 20  # bytes that wait for a slow attached reader
 
@@ -461,7 +461,9 @@ class Supervisor:
         self.database.put(work, keep=True)
 
     def look(self) -> None:
-        """Finds boards and opens those that came."""
+        """Finds boards and opens those that came. Nothing to do while every board is open or lent."""
+        if not self.problems and all(w.state not in ("away", "failed") for w in list(self.watches.values())):
+            return
         found, problems = assign(self.config.ports, self.candidates())
         for name, text in problems.items():
             if self.problems.get(name) != text:

@@ -44,6 +44,8 @@ _PAYLOAD_LIMIT = 4096
 
 # Batches closer together than this share an index record: a line's host time is this exact.
 INDEX_EVERY_S = 0.01
+# The writer gathers what several reads bring: what a kill can lose at most.
+_GATHER_S = 0.05
 # A difference between the wall clock's and the monotonic clock's advance that is written down as a jump.
 CLOCK_JUMP_S = 1.0
 # Index bytes that wait in memory while the disk is full; older time stamps are dropped first, the bytes they time stay.
@@ -732,7 +734,7 @@ class LogWriter:
                 next_sync = mono + self.limits.sync_s
             self.write_round(now, mono, sync_all=sync_all)
             # gathers what several reads bring into one write; a kill loses at most this much
-            time.sleep(0.02)
+            time.sleep(_GATHER_S)
 
     def write_round(self, now: float, mono: float, *, sync_all: bool = False) -> None:
         """One round of the writer thread: every ring emptied, and synced when due."""
