@@ -300,6 +300,10 @@ class Flasher:
                 problem.hint = findings[0].remedy
             raise
 
+    def work(self, operation: Callable[[Loader], Steps[T]]) -> T:
+        """Run an operation of the caller's own in the loader, after the guards that need the chip."""
+        return self._work(operation)
+
     def _check(self, loader: Loader) -> Steps[None]:
         check_security(self.session.security)
         if self.options.flash_size is not None:

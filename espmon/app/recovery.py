@@ -330,6 +330,8 @@ class RecoveryPolicy:
 
     def _booted(self, at: float, abnormal: bool, ours: bool, download: bool, meaning: str) -> list[Decision]:
         before, self._life = self._life, _Life(began=at, ours=ours, download=download)
+        if ours:
+            self._ours_until = float("-inf")  # one reset, one boot: the next is the board's own doing
         if self.incident and self.incident.running is not None:
             return []  # the rung itself resets the board
         if self._resume_at is not None:

@@ -26,7 +26,7 @@ from espmon.app.hooks import Hooks
 from espmon.app.listener import NEAR_OPENING_S, NEAR_RESET_S, Decodes, reset_sequence
 from espmon.app.rate import DEFAULT_BAUD, FixedRate, RateFollower, WishRate
 from espmon.app.readers import Reader, ThreadReader, raise_descriptor_limit
-from espmon.app.recovery import Do, Emit, Fleet, PolicySettings, RecoveryPolicy, RungResult
+from espmon.app.recovery import IN_LOADER, Do, Emit, Fleet, PolicySettings, RecoveryPolicy, RungResult
 from espmon.app.symbols import Symbols, has_addresses
 from espmon.errors import EspmonError, PortGone, PortProblem, UsageProblem
 from espmon.port import Chunk, PortIdentity, SerialPort, identify, is_url, list_ports, run_steps
@@ -44,9 +44,10 @@ ATTACH_BYTES = 1 << 20  # bytes that wait for a slow attached reader
 
 
 class Runs(Protocol):
-    """Carries out the rungs of a recovery that need the loader (:mod:`espmon.app.rungs`)."""
+    """Carries out the rungs of a recovery (:mod:`espmon.app.rungs`)."""
 
     def run(self, watch: Watch, do: Do) -> RungResult: ...
+    def leave(self, watch: Watch) -> None: ...
 
 
 def _decoder(name: str, chip: str | None) -> Decodes:
@@ -127,7 +128,9 @@ class Watch:
         self.io = threading.RLock()  # writes to the port, and its changes of hands
         self.judging = threading.RLock()  # the decoder and the policy
         self.due: float | None = None
+        self.noted_text = 0.0
         self._tail = b""
+        self._in_frame = False
         self._wake: Callable[[], None] = lambda: None
         self._gone: Callable[[Watch, PortGone], None] = lambda w, p: None
 
@@ -153,6 +156,26 @@ class Watch:
     def chunk_heard(self, chunk: Chunk) -> None:
         """Bytes heard by an operation that has the port."""
         self.heard(chunk.data, chunk.at, chunk.mono)
+        self._wake()
+
+    def frames_heard(self, chunk: Chunk) -> None:
+        """Bytes heard while the board is in its loader: all into the log; what stands outside frames to the decoder."""
+        self.log.append(chunk.data, chunk.at, chunk.mono)
+        self.bytes += len(chunk.data)
+        self.last_heard = chunk.at
+        for each in self.attached:
+            each.offer(chunk.data)
+        pieces = chunk.data.split(b"\xc0")
+        outside = []
+        for i, piece in enumerate(pieces):
+            if i:
+                self._in_frame = not self._in_frame
+            if piece and not self._in_frame and len(piece.translate(None, _PRINTABLE)) * 10 <= len(piece):
+                outside.append(piece)
+        if outside:
+            text = b"".join(outside)
+            self.inbox_bytes += len(text)
+            self.inbox.append((chunk.at, chunk.mono, text))
         self._wake()
 
     # --- writing ---
@@ -206,6 +229,7 @@ def log_limits(config: Config) -> LogLimits:
 
 
 _BORING = b" \t\r"
+_PRINTABLE = bytes([9, 10, 13, 27, *range(0x20, 0x7F)])
 
 
 def is_ordinary(line: bytes) -> bool:
@@ -606,6 +630,7 @@ class Supervisor:
             reader = self._reader_of(watch)
             reader.remove(watch)
             watch.state, watch.holder = "busy", who
+            watch._in_frame = False
             port = watch.port
         with self._lock:
             self._busy += 1
@@ -677,6 +702,7 @@ class Supervisor:
         """espmon has reset the board: boots heard now are its doing, and everybody is told."""
         now = time.time()
         watch.reset_at = now
+        watch._in_frame = False
         watch.rate.board_reset(now)
         watch.log.mark("reset-caused", now, time.monotonic(), by=who, how=how)
         self.database.audit(now, watch.name, who, "reset", how=how)
@@ -778,6 +804,12 @@ class Supervisor:
             if isinstance(event, ev.Text):
                 if policy.listening or watch.section.healthy is not None:
                     self._text(watch, event)
+                elif event.at is not None and event.at - watch.noted_text >= 1.0:
+                    # once a second is enough to know that it talks
+                    line = event.raw.rstrip().rpartition(b"\n")[2]
+                    if is_ordinary(line):
+                        watch.noted_text = event.at
+                        policy.heard(event.at, event.end_line or 0)
                 continue
             if isinstance(event, ev.BootLoop):
                 continue  # the policy states loops, by the configured count
@@ -799,6 +831,7 @@ class Supervisor:
         if event.caused_by is None:
             if 0 <= at - watch.reset_at <= NEAR_RESET_S or watch.state == "busy":
                 event = replace(event, caused_by="espmon")
+                watch.reset_at = float("-inf")  # one reset, one boot: the next is the board's own doing
             elif 0 <= at - watch.opened_at <= NEAR_OPENING_S:
                 event = replace(event, caused_by="open")
         watch.last_boot = event
@@ -824,12 +857,18 @@ class Supervisor:
         if isinstance(event, (ev.Boot, ev.Reset)):
             watch.last_reset = event
         self.database.event(event, elf_sha256=elf_sha256)
+        self.tell(watch, event)
+        self.hooks.offer(event)
+
+    def tell(self, watch: Watch, event: ev.Event) -> None:
+        """Something of the moment (progress): to whoever listens, not to the database."""
+        if event.port != watch.name:
+            event = replace(event, port=watch.name)
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception:  # noqa: BLE001 - logged; one board's fault must not end the others
+            except Exception:  # noqa: BLE001 - logged; one listener's fault must not end the others
                 _log.exception("a listener failed")
-        self.hooks.offer(event)
 
     def _judge(self, watch: Watch, decisions: list[Emit | Do]) -> None:
         """Carries out what the policy decided. Call with `watch.judging` held."""
@@ -885,7 +924,11 @@ class Supervisor:
         with watch.judging:
             # what was heard while the rung ran belongs to it
             self._decode(watch, time.time(), jumped=False, closing=False)
-            self._judge(watch, watch.policy.rung_done(do, result, time.time()))
+            decisions = watch.policy.rung_done(do, result, time.time())
+        if self.rungs is not None and not any(isinstance(d, Do) and d.rung in IN_LOADER for d in decisions):
+            self.rungs.leave(watch)
+        with watch.judging:
+            self._judge(watch, decisions)
         self._read()
 
     def recover(self, name: str, mode: str, who: str) -> None:
