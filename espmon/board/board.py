@@ -80,7 +80,6 @@ class Board:
             LinkFaults(
                 lose=s.lose_from or s.lose,
                 corrupt=s.corrupt_from or s.corrupt,
-                stuck_bit=s.stuck_bit,
                 duplicate=s.duplicate,
                 drop_bytes=s.drop_bytes,
             ),
@@ -204,6 +203,8 @@ class Board:
     def _collect(self) -> None:
         heard = self.to_host.receive(self.now, self.host_rate)
         if heard:
+            if self.settings.stuck_bit >= 0:
+                heard = bytes(byte | (1 << (self.settings.stuck_bit & 7)) for byte in heard)
             if self.settings.latency:
                 self._held.append((self.now + self.settings.latency, heard))
             else:

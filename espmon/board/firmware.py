@@ -52,10 +52,7 @@ def run_firmware(machine: Machine, image: Image) -> Program:
             yield Drain()
             yield Sleep(0.2)
             return SOFTWARE
-        start = 0.12  # SDK start-up
-    else:
-        start = 0.25  # second stage boot loader
-    yield Sleep(start)
+    yield Sleep(settings.startup)
     machine.rate = float(settings.baud)
     crash = _crash_of(machine, settings)
     machine.crashes += crash != "none"

@@ -19,12 +19,11 @@ class LinkFaults:
     duplicate: float = 0.0
     corrupt: float = 0.0
     drop_bytes: float = 0.0
-    stuck_bit: int = -1
 
     @property
     def any(self) -> bool:
         """True when this link is not perfect."""
-        return self.stuck_bit >= 0 or bool(self.lose or self.duplicate or self.corrupt or self.drop_bytes)
+        return bool(self.lose or self.duplicate or self.corrupt or self.drop_bytes)
 
 
 class FaultyLink:
@@ -84,9 +83,6 @@ class FaultyLink:
                 continue
             self._inside = False
             out += self._arrived()
-        if self.faults.stuck_bit >= 0:
-            bit = 1 << self.faults.stuck_bit
-            return bytes(byte | bit for byte in out)
         return bytes(out)
 
     def _carry_to_zeros(self, content: bytes) -> bytes:

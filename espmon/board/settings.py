@@ -37,6 +37,7 @@ class BoardSettings:
     crashes: int = _field(0, "how often it crashes before it stays healthy (0: for ever)")
     pace: float = _field(1.0, "seconds between the application's rounds")
     rounds: int = _field(0, "healthy rounds before those that the crash's own log shows")
+    startup: float = _field(0.12, "seconds from the ROM's last letter to the application's first")
     baud: int = _field(115200, "the application's baud rate")
     banner_rate: int = _field(0, "rate of the ROM's text after a software restart (0: as after any reset)")
     sdio: int = _field(6, "second digit of the ESP8266's boot mode")

@@ -1,0 +1,283 @@
+"""Each fault does what it is named for, seen from the host's end."""
+
+from __future__ import annotations
+
+import random
+import struct
+
+import pytest
+
+from espmon.board.board import Board
+from espmon.board.demo import crash_logs
+from espmon.board.link import FaultyLink, LinkFaults
+from espmon.board.live import new_flash, small_image
+from espmon.board.loader import framed
+from espmon.board.settings import FAULTS, PARAMETERS, BoardSettings, settings_from
+from espmon.errors import UsageProblem
+from tests.board.talk import Talk
+from tests.board.test_loader import board_of, in_loader, in_stub, ok
+
+ROM = 74880
+
+
+def running(chip: str = "esp8266", rate: int = ROM, **chosen: object) -> Talk:
+    """A board with its demo image, powered on at time 0."""
+    pairs = [(name, str(value)) for name, value in chosen.items()]
+    settings = settings_from([("flash_size", "1M"), *pairs], BoardSettings(chip=chip))
+    return Talk(Board(settings, new_flash(settings), logs=crash_logs()), rate)
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        ("boot_low", b"boot mode:(1,6)"),
+        ("gpio15_high", b"boot mode:(7,6)\r\n\r\nwaiting for host"),
+        ("gpio2_low", b"boot mode:(2,6)\r\n\r\nets_main.c"),
+        ("rf_check", b"csum 0x"),
+    ],
+)
+def test_straps(fault: str, text: bytes) -> None:
+    assert text in running(**{fault: 1}).raw(0.5)
+
+
+def test_both_gpio0_and_gpio15() -> None:
+    assert b"boot mode:(5,6)\r\n\r\nwaiting for host" in running(gpio15_high=1, boot_low=1).raw(0.5)
+
+
+@pytest.mark.parametrize("fault", ["no_power", "en_low", "swapped", "no_tx"])
+def test_silence(fault: str) -> None:
+    talk = running(**{fault: 1})
+    assert talk.raw(2) == b""
+    talk.enter()
+    assert talk.sync() == []
+    assert talk.raw(2) == b""
+
+
+def test_no_rx_boots_but_does_not_answer() -> None:
+    talk = running(no_rx=1)
+    assert b"boot mode:(3,6)" in talk.raw(0.3)
+    talk.enter()
+    talk.board.set_rate(115200)
+    assert talk.sync() == []
+
+
+def test_no_reset_circuit_keeps_running() -> None:
+    talk = running(no_reset=1, rate=115200)
+    assert b"report 1" in talk.raw(1)
+    assert b"ets Jan" not in talk.enter()
+    assert talk.sync() == []
+    assert b"report" in talk.raw(2)
+
+
+def test_boot_pin_high_never_enters_the_loader() -> None:
+    talk = running(boot_high=1)
+    talk.raw(0.2)
+    assert b"boot mode:(3,6)" in talk.enter()
+
+
+def test_echo() -> None:
+    talk = running(echo=1, swapped=1)
+    talk.raw(0.5)
+    talk.board.host_write(b"hello")
+    assert talk.raw(0.5) == b"hello"
+
+
+def test_stuck_bit() -> None:
+    talk = running(stuck_bit=0)
+    heard = talk.raw(0.3)
+    assert heard
+    assert all(byte & 1 for byte in heard)
+
+
+def test_rates_refused_and_rounded() -> None:
+    board = board_of(refuse_above=230400)
+    assert board.set_rate(230400) == 230400
+    with pytest.raises(ValueError, match="460800"):
+        board.set_rate(460800)
+    board = board_of(round_rates=1)
+    assert board.set_rate(74880) == 57600
+    assert board.set_rate(1_000_000) == 921600
+
+
+def test_baud_limit_damages_above_it_only() -> None:
+    text = b"The quick brown fox jumps over the lazy dog. " * 40
+    for rate, clean in ((115200, True), (921600, False)):
+        talk = running(app="echo", baud=rate, baud_limit=460800, rate=rate)
+        talk.raw(0.5)
+        talk.board.host_write(text)
+        assert (talk.raw(3) == text) is clean
+
+
+def test_latency_holds_back() -> None:
+    talk, late = running(), running(latency=0.2)
+    for board in (talk.board, late.board):
+        board.advance(0.1)
+    assert talk.board.host_waiting > 0
+    assert late.board.host_waiting == 0
+    late.board.advance(0.5)
+    assert late.board.host_waiting > 0
+
+
+def test_write_protected_flash_stays_as_it_is() -> None:
+    talk = in_stub(write_protected=1)
+    assert ok(talk.command(0x02, struct.pack("<4I", 16, 1, 0x400, 0)))
+    assert ok(talk.data(0x03, b"0123456789abcdef", 0))
+    talk.wait(1)
+    assert talk.board.flash.read(0, 16) == b"\xff" * 16
+
+
+def test_fake_flash_size_aliases() -> None:
+    board = board_of(flash_claims="4M")
+    board.flash.program(0x1000, b"here")
+    assert board.flash.read(0x101000, 4) == b"here"
+    assert board.flash.id >> 16 == 0x16
+
+
+def test_absent_flash() -> None:
+    board = board_of("esp32", flash_id="0xFFFFFF")
+    assert board.flash.read(0, 4) == b"\xff" * 4
+    talk = Talk(board)
+    assert b"flash read err" in talk.raw(0.5)
+
+
+def test_bad_bit_cannot_be_cleared() -> None:
+    talk = in_stub(bad_bit="0x10")
+    assert ok(talk.command(0x02, struct.pack("<4I", 32, 1, 0x400, 0)))
+    assert ok(talk.data(0x03, b"\0" * 32, 0))
+    talk.wait(1)
+    assert talk.board.flash.read(0, 32) == b"\0" * 16 + b"\1" + b"\0" * 15
+
+
+def test_slow_erase() -> None:
+    fast, slow = board_of(), board_of(slow_erase=10)
+    assert slow.flash.erase_sector(0) == pytest.approx(10 * fast.flash.erase_sector(0))
+
+
+def test_missing_rf_data_loops() -> None:
+    talk = running(rf_check=1)
+    talk.board.flash.erase_sector(talk.board.flash.size - 0x4000)
+    heard = talk.raw(3)
+    assert heard.count(b"rf_cal[0] !=0x05,is 0xFF") >= 2
+    assert heard.count(b"rst cause:2") >= 2
+
+
+def test_wrong_flash_mode_does_not_boot() -> None:
+    assert b"csum err" in running(flash_mode="dout").raw(1)
+    assert b"csum err" not in running(flash_mode="dio").raw(1)
+
+
+def test_stub_left_running_answers_with_value_zero() -> None:
+    talk = running(stub_left=1, rate=115200)
+    talk.wait(0.5)
+    assert {reply.value for reply in talk.sync()} == {0}
+
+
+def test_software_restart_that_sticks_in_download_mode() -> None:
+    talk = in_loader(soft_restart_sticks=1)
+    assert ok(talk.command(0x02, struct.pack("<4I", 0, 0, 0x400, 0)))
+    assert ok(talk.command(0x04, struct.pack("<I", 0)))
+    talk.board.set_rate(ROM)
+    assert b"rst cause:2, boot mode:(1,6)" in talk.raw(0.5)
+
+
+def test_brownout_restarts_in_the_middle_of_a_write() -> None:
+    talk = in_stub("esp32", brownout=100)
+    assert ok(talk.command(0x02, struct.pack("<4I", 0x400, 1, 0x400, 0x1000)))
+    assert ok(talk.data(0x03, b"\0" * 0x400, 0))
+    assert b"rst:0xf (RTCWDT_BROWN_OUT_RESET)" in talk.raw(1)
+    assert talk.board.flash.read(0x1000, 0x400) == b"\0" * 100 + b"\xff" * 0x39C
+
+
+def test_power_cut_in_an_erase_leaves_half_a_sector() -> None:
+    cells = bytearray(b"\0") * (1 << 20)
+    talk = in_stub(cells=cells, cut_erase=1)
+    talk.command(0xD1, struct.pack("<II", 0x1000, 0x1000), seconds=1)
+    assert cells.count(b"\xff") == 0x800
+
+
+def test_image_says_what_it_does() -> None:
+    """An image's own text decides: the same board runs a good image and crashes with a bad one."""
+    for text, expected in (
+        (b"espmon-board:app=uptime;", b"running, round 1"),
+        (b"espmon-board:app=weather;crash=store;", b"(29)"),
+    ):
+        cells = bytearray(b"\xff") * (1 << 20)
+        image = small_image("esp8266", text)
+        cells[: len(image)] = image
+        talk = Talk(Board(BoardSettings(flash_size=1 << 20), cells, logs=crash_logs()))
+        assert expected in talk.raw(6)
+
+
+@pytest.mark.parametrize("chip", ["esp32", "esp32s3", "esp32c6", "esp32p4"])
+def test_blank_flash_loops_on_the_newer_family(chip: str) -> None:
+    heard = Talk(board_of(chip)).raw(3)
+    assert heard.count(b"invalid header: 0xffffffff") > 8
+    assert heard.count(b"rst:0x10 (") >= 2
+
+
+def test_damaged_image_is_told() -> None:
+    for chip, text in (("esp8266", b"csum err"), ("esp32c3", b"csum err:0x")):
+        cells = bytearray(b"\xff") * (1 << 20)
+        image = bytearray(small_image(chip))
+        image[20 if chip == "esp8266" else 45] ^= 1
+        offset = 0x1000 if chip == "esp32" else 0
+        cells[offset : offset + len(image)] = image
+        talk = Talk(Board(BoardSettings(chip=chip, flash_size=1 << 20), cells), ROM if chip == "esp8266" else 115200)
+        assert text in talk.raw(1)
+
+
+def test_image_of_another_chip_does_not_boot() -> None:
+    cells = bytearray(b"\xff") * (1 << 20)
+    image = small_image("esp32c3")
+    cells[: len(image)] = image
+    assert b"invalid header: 0x" in Talk(Board(BoardSettings(chip="esp32c6", flash_size=1 << 20), cells)).raw(1)
+
+
+# --- the link
+
+
+def test_link_fates_have_their_shares() -> None:
+    link = FaultyLink(LinkFaults(lose=0.1, duplicate=0.1, corrupt=0.1), random.Random(7))
+    frame = framed(b"0123456789")
+    for _ in range(3000):
+        link.carry(frame)
+    assert link.frames == 3000
+    for count in (link.lost, link.doubled, link.damaged):
+        assert 230 < count < 370
+
+
+def test_link_is_the_same_in_any_pieces() -> None:
+    noise = random.Random(3)
+    stream = b"".join(
+        framed(noise.randbytes(noise.randrange(1, 60))) + b"text" * noise.randrange(3) for _ in range(200)
+    )
+    faults = LinkFaults(lose=0.1, duplicate=0.1, corrupt=0.1, drop_bytes=0.1)
+    whole = FaultyLink(faults, random.Random(1)).carry(stream)
+    link = FaultyLink(faults, random.Random(1))
+    assert b"".join(link.carry(stream[i : i + 1]) for i in range(len(stream))) == whole
+
+
+def test_perfect_link_changes_nothing() -> None:
+    assert FaultyLink(LinkFaults(), random.Random(1)).carry(b"\xc0\xc0abc") == b"\xc0\xc0abc"
+
+
+# --- parameters
+
+
+def test_every_parameter_is_documented() -> None:
+    from pathlib import Path
+
+    page = (Path(__file__).resolve().parents[2] / "docs" / "virtual-board.md").read_text(encoding="utf-8")
+    assert [name for name in PARAMETERS if f"`{name}`" not in page] == []
+    assert FAULTS.keys() <= PARAMETERS.keys()
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [("lose", "many"), ("crash", "boom"), ("speed", ""), ("echo", "perhaps"), ("flash_size", "4Q"), ("nonsense", "1")],
+)
+def test_bad_parameters_are_told(pair: tuple[str, str]) -> None:
+    with pytest.raises(UsageProblem) as told:
+        settings_from([pair])
+    assert pair[0] in told.value.message
+    assert told.value.hint
