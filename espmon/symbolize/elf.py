@@ -33,6 +33,7 @@ _OTHER_MACHINES = {
 SHT_PROGBITS = 1
 SHT_SYMTAB = 2
 SHT_NOBITS = 8
+_SHN_ABS = 0xFFF1
 SHF_ALLOC = 2
 SHF_EXECINSTR = 4
 SHF_COMPRESSED = 0x800
@@ -275,6 +276,13 @@ class ElfFile:
         return section is not None and section.stored > 0
 
     @property
+    def is_windowed(self) -> bool:
+        """True for Xtensa code of the windowed ABI (ESP32 and later): its functions begin with ENTRY. ESP8266: call0."""
+        symbols = self.symbols
+        step = max(1, len(symbols) // 64)
+        return self.arch == "xtensa" and any(self.read(symbols[at].address, 1) == b"\x36" for at in range(0, len(symbols), step))
+
+    @property
     def symbols(self) -> SymbolTable:
         """Function symbols, read at first use."""
         if self._symbols is None:
@@ -306,6 +314,8 @@ class SymbolTable:
         self.starts: list[int] = []
         self._rows: list[tuple[int, int, int]] = []  # (address, end, offset of the name)
         self._strings = b""
+        # (address, offset of the name): addresses that a linker script gave, among them those of the ROM's functions
+        self.absolute: list[tuple[int, int]] = []
         if section is None or section.link >= len(elf.sections):
             return
         strings = elf.sections[section.link]
@@ -318,9 +328,11 @@ class SymbolTable:
         order = 0
         for name, value, size, info, _, shndx in _SYMBOL.iter_unpack(body):
             kind = info & 15
-            if kind in (2, 10) or (kind == 0 and shndx in code and name):  # STT_FUNC, STT_GNU_IFUNC; labels of assembly
+            if shndx == _SHN_ABS:
+                self.absolute.append((value, name))
+            elif kind in (2, 10) or (kind == 0 and shndx in code and name):  # STT_FUNC, STT_GNU_IFUNC; labels of assembly
                 if shndx == 0 or shndx >= 0xFF00:
-                    continue  # undefined, absolute: linker script constants
+                    continue  # undefined, or in no section
                 found.append((value, _rank(kind, info >> 4, size), order, size, name, shndx))
                 order += 1
         found.sort()
@@ -359,8 +371,12 @@ class SymbolTable:
 
     def __getitem__(self, at: int) -> Symbol:
         start, end, name = self._rows[at]
-        stop = self._strings.find(b"\0", name, name + 4096)
-        return Symbol(clean(self._strings[name : stop if stop >= 0 else name + 4096]), start, end)
+        return Symbol(self.name(name), start, end)
+
+    def name(self, offset: int) -> str:
+        """The name at `offset` of the string table."""
+        stop = self._strings.find(b"\0", offset, offset + 4096)
+        return clean(self._strings[offset : stop if stop >= 0 else offset + 4096])
 
 
 def _rank(kind: int, binding: int, size: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from bisect import bisect_right
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 from espmon.chips import CHIPS
@@ -21,10 +22,12 @@ class RomTable:
     def __init__(self, text: str, end: int) -> None:
         """`end`: where the ROM ends, and with it a last function of unknown size."""
         rows: dict[int, tuple[int, str]] = {}
+        self.named: set[tuple[int, str]] = set()
         address = 0
         for line in text.splitlines():
             step, size, name = line.split(" ", 2)
             address += int(step, 16)
+            self.named.add((address, name.removeprefix("__call_")))  # the jump table that firmware is linked to
             length = int(size, 16) if size else 0
             known = rows.get(address)
             # of several names at one address: a sized one, then one without a leading underscore, then the first
@@ -78,3 +81,19 @@ def rom_symbol(chip: str | None, address: int) -> Symbol | None:
             return None
         found = symbol
     return found
+
+
+def chip_linked_for(candidates: Sequence[str], absolute: Collection[tuple[int, str]]) -> str | None:
+    """The one of `candidates` whose ROM functions a program was linked to, by its absolute symbols (address, name).
+
+    None when that does not decide: two fit alike, or fewer than four symbols do.
+    """
+    fitting = []
+    for name in candidates:
+        chip = CHIPS[name]
+        tables = [table for each in chip.rom_tables if (table := rom_table(each, chip.rom_range[1])) is not None]
+        fitting.append((max((sum(1 for pair in absolute if pair in table.named) for table in tables), default=0), name))
+    fitting.sort(reverse=True)
+    if not fitting or fitting[0][0] < 4 or (len(fitting) > 1 and fitting[0][0] == fitting[1][0]):
+        return None
+    return fitting[0][1]

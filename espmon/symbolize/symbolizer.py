@@ -20,7 +20,7 @@ from espmon.symbolize.elf import ElfFile, Stamp, clean, stamp_of
 from espmon.symbolize.explain import explained
 from espmon.symbolize.index import Index, IndexDamaged, build, load, store
 from espmon.symbolize.names import demangled, without_clone_suffix
-from espmon.symbolize.rom import is_rom, rom_symbol
+from espmon.symbolize.rom import chip_linked_for, is_rom, rom_symbol
 from espmon.symbolize.unwind import Unwinder
 
 Explained = TypeVar("Explained", Crash, Reset)
@@ -44,6 +44,7 @@ class Program:
         self._reader: DwarfReader | None = None
         self._unwinder: Unwinder | None = None
         self._chip: str | None = None
+        self._chip_known = False
         self._stamp: Stamp | None = None
         self._checked = -1e9
 
@@ -65,7 +66,7 @@ class Program:
         self._stamp = stamp
         self._reader = None
         self._unwinder = None
-        self._chip = None
+        self._chip_known = False
         self._index = None
         self.elf = None
         try:
@@ -114,16 +115,25 @@ class Program:
     @property
     def chip(self) -> str | None:
         """The one chip that the program can have been linked for, by where its code lies; None when several fit."""
-        if self._chip is None and self.elf is not None:
-            fitting = []
-            for chip in CHIPS.values():
-                if (chip.arch == "riscv") == (self.elf.arch == "riscv"):
-                    inside = sum(high - low for low, high, _ in self.elf.code if chip.is_code(low) and chip.is_code(high - 1))
-                    outside = sum(high - low for low, high, _ in self.elf.code) - inside
-                    fitting.append((outside, chip.name))
-            fitting.sort()
-            if fitting and (len(fitting) == 1 or fitting[0][0] < fitting[1][0]):
-                self._chip = fitting[0][1]
+        if self.elf is None:
+            return None
+        if not self._chip_known:
+            self._chip_known = True
+            self._chip = None
+            elf = self.elf
+            family = ("riscv",) if elf.arch == "riscv" else ("xtensa",) if elf.is_windowed else ("lx106",)
+            outside = {
+                chip.name: sum(high - low for low, high, _ in elf.code if not chip.is_code(low) or is_rom(chip.name, low) or not chip.is_code(high - 1))
+                for chip in CHIPS.values()
+                if chip.arch in family
+            }
+            least = min(outside.values(), default=0)
+            fitting = [name for name, count in outside.items() if count == least]
+            if len(fitting) > 1:
+                symbols = elf.symbols
+                self._chip = chip_linked_for(fitting, {(address, symbols.name(name)) for address, name in symbols.absolute})
+            elif fitting:
+                self._chip = fitting[0]
         return self._chip
 
     def unwinder(self, chip: str | None) -> Unwinder | None:
@@ -146,7 +156,7 @@ class Program:
         else:
             found = self.reader.frames(address) if self.reader is not None else []
         if found and found[-1][0] is not None:
-            return found
+            return [(_scoped(name, linkage), linkage, file, line, start) for name, linkage, file, line, start in found]
         symbol = self._index.symbol_at(address) if self._index is not None else elf.symbols.at(address)
         if symbol is None:
             return found
@@ -201,7 +211,7 @@ class Symbolizer:
             key = (int(address) & 0xFFFFFFFF, call_site)
             found = self._answers.get(key)
             if found is None:
-                found = self.describe(*key, self._programs, self.chip_for(None))
+                found = self.describe(*key, self._programs, None)
                 if len(self._answers) >= _MAX_ANSWERS:
                     self._answers.clear()
                 self._answers[key] = found
@@ -259,7 +269,7 @@ class Symbolizer:
         return None
 
     def describe(self, address: int, call_site: bool, programs: Sequence[Program], chip: str | None) -> tuple[Frame, ...]:
-        """lookup() in the order of `programs`, then in the ROM of `chip`. Call it with the lock held."""
+        """lookup() in the order of `programs`, then in the ROM of `chip` (None: the ELFs'). Call it with the lock held."""
         wanted = address - 1 if call_site else address
         for program in programs:
             elf = program.elf
@@ -271,7 +281,7 @@ class Symbolizer:
             found = program.frames(wanted)
             if found:
                 return _frames(address, found)
-        symbol = rom_symbol(chip, wanted)
+        symbol = rom_symbol(chip, wanted) if chip is not None else rom_symbol(self.chip_for(None), wanted)
         if symbol is not None:
             return _frames(address, [(demangled(symbol.name), symbol.name, None, None, symbol.address)], "rom")
         return ()
@@ -285,6 +295,15 @@ def _expect_usable(elf: ElfFile) -> None:
             "is stripped: it has neither symbols nor line information",
             "Give the .elf file that the linker wrote, before strip or objcopy.",
         )
+
+
+def _scoped(name: str | None, linkage: str | None) -> str | None:
+    """The name with its scopes, for debug information that knows none (-g1, strict DWARF 2) but has the linkage name."""
+    if name is not None and linkage is not None and linkage.startswith("_Z") and "::" not in name:
+        full = demangled(linkage)
+        if full.endswith("::" + name):
+            return full
+    return name
 
 
 def _frames(address: int, found: Sequence[FrameTuple], module: str | None = "app") -> tuple[Frame, ...]:

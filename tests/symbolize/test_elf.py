@@ -12,6 +12,7 @@ from espmon.errors import ElfUnusable
 from espmon.events import Address, BacktraceEntry, Crash, StackDump
 from espmon.symbolize import Symbolizer
 from espmon.symbolize.elf import ElfFile, clean
+from espmon.symbolize.symbolizer import Program
 from tests.symbolize.fixtures import elf
 
 GOOD = elf("lx106-dw4-Os")
@@ -181,3 +182,12 @@ def test_beyond_a_function_is_not_that_function() -> None:
 def test_problem_is_an_espmon_error() -> None:
     with pytest.raises(ElfUnusable, match="no such file"):
         ElfFile.open("/nonexistent/firmware.elf")
+
+
+@pytest.mark.parametrize(("name", "chip"), [("lx106-dw4-Os", "esp8266"), ("rv32-dw4-O2", None)])
+def test_the_chip_is_known_from_the_code_where_only_one_fits(name: str, chip: str | None) -> None:
+    program = Program(elf(name))
+    program.refresh(now=True)
+    assert program.chip == chip
+    rom = Symbolizer([elf(name)]).lookup(0x4000BF50)
+    assert [frame.function for frame in rom] == (["strlen"] if chip == "esp8266" else [])
