@@ -156,13 +156,13 @@ def connect(plan: SessionPlan) -> Steps[tuple[Link, SyncReply]]:
 
 
 def _sync_rate(plan: SessionPlan, attempt: int) -> int:
-    if plan.first_rate is not None and attempt < 2:
-        return plan.first_rate
     base = min(ROM_RATE, plan.rate)
     if not plan.can_reset:
         # A stub that was left running keeps the rate it was given.
-        others = [r for r in (plan.rate, *RATES) if r != base]
+        others = [r for r in dict.fromkeys((plan.rate, *RATES)) if r != base]
         return base if attempt % 2 == 0 else others[attempt // 2 % len(others)]
+    if plan.first_rate is not None and attempt < 2:
+        return plan.first_rate
     # The ESP8266's ROM measures the rate of SYNC, so it can be met at the final one: the stub uploads four times faster.
     if attempt == 0 and plan.rate > ROM_RATE and (plan.chip is None or plan.chip.image_chip_id is None):
         return plan.rate
@@ -186,7 +186,7 @@ def identify(link: Link, answer: SyncReply) -> Steps[tuple[LoaderFacts, Security
             raise ChipUnknown(f"chip id {chip_id}")
         return facts, security
     # Some ROMs answer a command that they do not know several times over.
-    yield from link.drain(0.2)
+    yield from link.drain(0.1)
     try:
         magic, _ = yield from link.ask(Op.READ_REG, MAGIC_ADDRESS.to_bytes(4, "little"))
     except LoaderRefused:

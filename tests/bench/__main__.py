@@ -8,7 +8,11 @@ from pathlib import Path
 
 
 def main(wanted: list[str]) -> int:
-    areas = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_") and path.stem != "rows")
+    areas = sorted(
+        path.stem
+        for path in Path(__file__).parent.glob("*.py")
+        if not path.stem.startswith("_") and path.stem != "rows"
+    )
     unknown = set(wanted) - set(areas)
     if unknown:
         print(f"no such benchmark: {', '.join(sorted(unknown))}; there are: {', '.join(areas)}", file=sys.stderr)

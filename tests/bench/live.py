@@ -275,7 +275,14 @@ def run() -> list[Row]:
     rows.append(Row("bare pyserial loop at 115200, CPU", used["bare"][0] * 100, "%"))
     rows.append(Row("the same, writing to standard output, CPU", used["bare echo"][0] * 100, "%"))
     rows.append(
-        Row("espmon at 115200, CPU", used["espmon"][0] * 100, "%", used["espmon"][0] / used["bare"][0], "bare pyserial loop", "<= 2")
+        Row(
+            "espmon at 115200, CPU",
+            used["espmon"][0] * 100,
+            "%",
+            used["espmon"][0] / used["bare"][0],
+            "bare pyserial loop",
+            "<= 2",
+        )
     )
     rows.append(Row("espmon at 115200, RSS", used["espmon"][1], "MB"))
     size = int(os.environ.get("ESPMON_BENCH_MEMORY_MB", "1000")) << 20

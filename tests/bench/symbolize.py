@@ -58,11 +58,16 @@ def build_large_elf(compiler: str, out: Path) -> None:
     picked = random.Random(7)
     header = ["typedef unsigned u32;", "extern volatile u32 sink;"]
     for number in range(700):
-        members = "".join(f" {picked.choice(['u32', 'int', 'char', 'short', 'void *', 'struct s' + str(max(0, number - 1)) + ' *'])} m{i};" for i in range(picked.randrange(4, 14)))
+        members = "".join(
+            f" {picked.choice(['u32', 'int', 'char', 'short', 'void *', 'struct s' + str(max(0, number - 1)) + ' *'])} m{i};"
+            for i in range(picked.randrange(4, 14))
+        )
         header.append(f"struct s{number} {{{members} }};")
     for number in range(40):
         inner = f"h{number - 1}(v ^ {number}, n)" if number % 3 == 2 else "v"
-        header.append(f"static inline u32 h{number}(u32 v, int n) {{\n  for (int i = 0; i < n; i++)\n    v = v * {number * 2 + 3}u + (u32)i;\n  return {inner};\n}}")
+        header.append(
+            f"static inline u32 h{number}(u32 v, int n) {{\n  for (int i = 0; i < n; i++)\n    v = v * {number * 2 + 3}u + (u32)i;\n  return {inner};\n}}"
+        )
     (folder / "all.h").write_text("\n".join(header) + "\n")
     objects = []
     jobs: list[subprocess.Popen[bytes]] = []
@@ -75,7 +80,17 @@ def build_large_elf(compiler: str, out: Path) -> None:
             )
         (folder / f"u{unit}.c").write_text("\n".join(lines) + "\n")
     (folder / "main.c").write_text("volatile unsigned sink;\nint _start(void) { return 0; }\n")
-    flags = [compiler, "-march=rv32imc", "-mabi=ilp32", "-Os", "-g", "-gdwarf-4", "-ffreestanding", "-ffunction-sections", "-c"]
+    flags = [
+        compiler,
+        "-march=rv32imc",
+        "-mabi=ilp32",
+        "-Os",
+        "-g",
+        "-gdwarf-4",
+        "-ffreestanding",
+        "-ffunction-sections",
+        "-c",
+    ]
     for name in [f"u{unit}" for unit in range(90)] + ["main"]:
         objects.append(str(folder / f"{name}.o"))
         jobs.append(subprocess.Popen([*flags, str(folder / f"{name}.c"), "-o", objects[-1]]))
@@ -86,7 +101,19 @@ def build_large_elf(compiler: str, out: Path) -> None:
     for job in jobs:
         job.wait()
     temporary = out.with_suffix(".new")
-    subprocess.run([compiler, "-march=rv32imc", "-mabi=ilp32", "-nostdlib", "-Wl,-Ttext=0x42000020", *objects, "-o", str(temporary)], check=True)
+    subprocess.run(
+        [
+            compiler,
+            "-march=rv32imc",
+            "-mabi=ilp32",
+            "-nostdlib",
+            "-Wl,-Ttext=0x42000020",
+            *objects,
+            "-o",
+            str(temporary),
+        ],
+        check=True,
+    )
     temporary.replace(out)
 
 
@@ -132,7 +159,9 @@ def rss_mb(code: str, *arguments: str) -> float:
         "else:\n    import resource\n    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
     )
     root = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, "-c", code + tail, *arguments], capture_output=True, text=True, check=True, cwd=root)
+    done = subprocess.run(
+        [sys.executable, "-c", code + tail, *arguments], capture_output=True, text=True, check=True, cwd=root
+    )
     return float(done.stdout.split()[-1]) / 1024
 
 
@@ -169,11 +198,21 @@ def run() -> list[Row]:
 
         def gnu_each() -> None:
             for address in addresses:
-                subprocess.run([str(addr2line), "-e", str(path), "-i", "-f", f"{address:#x}"], stdout=subprocess.DEVNULL, check=True)
+                subprocess.run(
+                    [str(addr2line), "-e", str(path), "-i", "-f", f"{address:#x}"],
+                    stdout=subprocess.DEVNULL,
+                    check=True,
+                )
 
         def gnu_once() -> None:
             text = "".join(f"{address:#x}\n" for address in addresses)
-            subprocess.run([str(addr2line), "-e", str(path), "-i", "-f"], input=text, text=True, stdout=subprocess.DEVNULL, check=True)
+            subprocess.run(
+                [str(addr2line), "-e", str(path), "-i", "-f"],
+                input=text,
+                text=True,
+                stdout=subprocess.DEVNULL,
+                check=True,
+            )
 
         if addr2line is None:
             first, disk, warm = interleaved(uncached_crash, from_disk, in_index)
@@ -189,7 +228,16 @@ def run() -> list[Row]:
             Row("  espmon, index loaded", warm * 1e3, "ms", warm / each, against, "<= 0.1"),
         ]
         built, parsed = interleaved(lambda: index.build(ElfFile.open(path)), lambda: pyelftools_parse(path), rounds=3)
-        rows.append(Row("index build", built, "s", built / parsed, f"pyelftools reading all lines and DIEs ({parsed:.1f} s)", "<= 0.15"))
+        rows.append(
+            Row(
+                "index build",
+                built,
+                "s",
+                built / parsed,
+                f"pyelftools reading all lines and DIEs ({parsed:.1f} s)",
+                "<= 0.15",
+            )
+        )
         stored = index.index_path(folder, elf.sha256).stat().st_size
         rows.append(Row("index size", stored / 1e3, "kB", stored / size, "the ELF", "<= 0.15"))
         if sys.platform != "win32":
@@ -203,7 +251,9 @@ def run() -> list[Row]:
             rows.append(Row("RSS, symbolizer imported", imported, "MB"))
             for what, where in (("RSS peak, crash without index", ""), ("RSS peak, crash with index", str(folder))):
                 used = rss_mb(code, str(path), words, where)
-                rows.append(Row(what, used, "MB", (used - imported) * 1e6 / size, "the ELF, on top of the import", "<= 4"))
+                rows.append(
+                    Row(what, used, "MB", (used - imported) * 1e6 / size, "the ELF, on top of the import", "<= 4")
+                )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return rows

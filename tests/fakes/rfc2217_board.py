@@ -17,8 +17,22 @@ class RecordingLine:
 
     def __init__(self) -> None:
         self.__dict__.update(
-            told=[], heard=bytearray(), baudrate=9600, bytesize=8, parity="N", stopbits=1, rtscts=False, xonxoff=False,
-            dtr=True, rts=True, cts=True, dsr=True, ri=False, cd=False, break_condition=False, port="recording",
+            told=[],
+            heard=bytearray(),
+            baudrate=9600,
+            bytesize=8,
+            parity="N",
+            stopbits=1,
+            rtscts=False,
+            xonxoff=False,
+            dtr=True,
+            rts=True,
+            cts=True,
+            dsr=True,
+            ri=False,
+            cd=False,
+            break_condition=False,
+            port="recording",
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
