@@ -16,15 +16,14 @@ from typing import Final
 
 _PATTERN = re.compile(
     rb"""
-    x(?:cep(?:ti|\S\S?on)|cvaddr
-      |(?<=PC\ 0x)|(?<=PC:0x)|(?<=rst:0x)|(?<=oot:0x)|(?<=eader:\ 0x)|(?<=eader:0x)|(?<=race:0x)|(?<=race:\ 0x)|(?<=\ at\ 0x)
-      |(?<=\ :\ 0x)|(?<=pc=0x)|(?<=err_t\ 0x)|[0-9a-fA-F]{8}:\ ?0x[34]|[0-9a-f]{1,2}\ \([A-Z])
+    x(?:cep(?:ti|\S\Son)|cvaddr
+      |(?<=[:=]0x)(?:(?<=rst:0x)|(?<=oot:0x)|(?<=PC:0x)|(?<=eader:0x)|(?<=race:0x)|(?<=pc=0x))
+      |(?<=[:Ct]\ 0x)(?:(?<=\ :\ 0x)|(?<=PC\ 0x)|(?<=eader:\ 0x)|(?<=race:\ 0x)|(?<=\ at\ 0x)|(?<=err_t\ 0x))
+      |[34][0-9a-fA-F]{7}:\ ?0x[34]|[0-9a-f]{1,2}\ \([A-Z])
     |k(?:>>>|&gt;|\ smash|\ overflow|\ memory|\ watchdog|trace)
     |b(?:oot(?:\ mode|:\ ESP-IDF|\ verif|reason|able|\ reason|:\*)|ort\ called)
     |w(?:aiting\ for|nout\ det)
-    |v(?:alid\ (?:head|magic|segment)|e\ core\ d)
-    |_(?:main\.c|wdt:|cal\[|sync\ f|open\ f|upload_m)
-    |-ROM:
+    |_(?:main\.c|cal\[|sync\ f|open\ f|upload_m)
     |'(?:ed\ ?\(|t\ find)
     |J(?:an\ |un\ |ul\ )
     |G(?:u|eneric\ Reset)
@@ -32,7 +31,7 @@ _PATTERN = re.compile(
     |P(?:ANIC|anic\ |ermissionE|yboard|ython\ v)
     |U(?:MP\ |T\ HERE|nable\ to\ c)
     |W(?:DT\ reset|rite\ timeout)
-    |R(?:estartReason|\ not\ in\ IRAM|eset\ [RrCc]|ebooting|eason\ of|EPL)
+    |R(?:OM:|estartReason|\ not\ in\ IRAM|eset\ [RrCc]|ebooting|eason\ of|EPL)
     |F(?:atalE|ailed\ to\ |ileNot|alling\ back)
     |A(?:\ fatal|T\ version|T\+GMR)
     |E(?:rrno|rror\ while)
