@@ -26,11 +26,11 @@ class Decoder:
     """
 
     __slots__ = (
-        "_at", "_cut", "_facts", "_file", "_line", "_parts", "_peeked", "_port", "_previous", "_size", "_text_line",
+        "_at", "_cut", "_facts", "_file", "_here", "_line", "_parts", "_peeked", "_port", "_previous", "_size", "_text_line",
     )  # fmt: skip
 
     def __init__(self, *, file: str | None = None, port: str | None = None, chip: str | None = None) -> None:
-        self._facts = Interpreter(file=file, port=port, chip=chip)
+        self._facts = Interpreter(file=file, port=port, chip=chip, previous=self._before)
         self._file = file
         self._port = port
         self._line = 1  # number of the line that the next byte belongs to
@@ -40,6 +40,7 @@ class Decoder:
         self._peeked = -1  # size at which the unfinished line was last looked at by tick()
         self._previous = b""
         self._at: float | None = None
+        self._here: tuple[bytes, int] = (b"", 0)
 
     def feed(self, data: bytes, at: float | None = None) -> list[Event]:
         """The events of `data`, received at `at`: its text, and the facts that became complete with it."""
@@ -83,7 +84,8 @@ class Decoder:
             piece = b"".join(self._parts)
             if self._facts.engaged or triggers(piece):
                 # Taken as a line; what still comes of it is a piece of its own.
-                self._facts.line(piece, self._line, self._at, self._previous)
+                self._here = (b"", 0)
+                self._facts.line(piece, self._line, self._at)
                 self._parts, self._size, self._peeked = [], 0, -1
         if self._facts.open:
             self._facts.finish("deadline")
@@ -107,7 +109,8 @@ class Decoder:
         if self._size:
             piece = b"".join(self._parts)
             if self._facts.engaged or triggers(piece):
-                self._facts.line(piece, self._line, at if at is not None else self._at, self._previous)
+                self._here = (b"", 0)
+                self._facts.line(piece, self._line, at if at is not None else self._at)
             self._parts, self._size = [], 0
         self._facts.finish("eof")
         return self._take()
@@ -145,7 +148,8 @@ class Decoder:
             if newline - pos <= MAX_LINE:
                 raw = buffer[pos:newline]
                 if facts.engaged or triggers(raw):
-                    facts.line(raw, line, at, self._before(buffer, pos))
+                    self._here = (buffer, pos)
+                    facts.line(raw, line, at)
             else:
                 self._pieces(buffer, pos, newline, line, at)
             pos = newline + 1
@@ -158,6 +162,7 @@ class Decoder:
                 out.extend(facts.out)
                 facts.out = []
         self._line = line
+        self._here = (b"", 0)
         if end:
             start = buffer.rfind(b"\n", 0, end - 1) + 1
             length = end - 1 - start
@@ -172,10 +177,11 @@ class Decoder:
             facts.out = []
         return end
 
-    def _before(self, buffer: bytes, pos: int) -> bytes:
-        """The line before the one at `pos`."""
-        if pos == 0:
-            return self._previous
+    def _before(self) -> bytes:
+        """The line before the one that is looked at."""
+        buffer, pos = self._here
+        if pos <= 0:
+            return b"" if pos else self._previous
         start = buffer.rfind(b"\n", 0, pos - 1) + 1
         length = pos - 1 - start
         start += (length - 1) // MAX_LINE * MAX_LINE if length > MAX_LINE else 0
@@ -222,6 +228,7 @@ class Decoder:
                 )
             raw = buffer[pos : min(pos + MAX_LINE, stop)]
             if facts.engaged or triggers(raw):
-                facts.line(raw, line, at, b"")
+                self._here = (b"", -1)
+                facts.line(raw, line, at)
             pos += len(raw)
         return pos

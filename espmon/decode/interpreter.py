@@ -13,7 +13,7 @@ from espmon.decode import causes
 from espmon.decode.dump import Dump, to_crash, to_reset
 from espmon.decode.formats import DROP, END, FORMATS, IDLE, SPLIT, Format, Rule, idf_body
 from espmon.decode.formats import esp8266 as esp8266_format
-from espmon.decode.lines import DECODED, clean, peel
+from espmon.decode.lines import DECODED, QUIET, clean, peel
 from espmon.decode.scan import Lexer, Token
 from espmon.events import (
     Address,
@@ -72,7 +72,9 @@ class _Banner:
 class Interpreter:
     """Consumes lines, collects events in :attr:`out`."""
 
-    def __init__(self, *, file: str | None, port: str | None, chip: str | None) -> None:
+    def __init__(
+        self, *, file: str | None, port: str | None, chip: str | None, previous: Callable[[], bytes] = lambda: b""
+    ) -> None:
         self.out: list[Event] = []
         self.chip = chip
         self.full = ""
@@ -89,7 +91,7 @@ class Interpreter:
         self._seen: dict[str, int] = {}
         self._core_dump: tuple[int, float | None, str] | None = None
         self._core_foreign = 0
-        self._previous = b""
+        self._previous = previous  # the line before the present one
         # boot loop: the failure of this run and of the one before, where and when this run began
         self._failed: str | None = None
         self._failed_before: str | None = None
@@ -110,9 +112,9 @@ class Interpreter:
         """True while a fact waits for lines that may still come."""
         return self._dump is not None or self._banner is not None or self._core_dump is not None
 
-    def line(self, raw: bytes, number: int, at: float | None, previous: bytes) -> None:
-        """One line (without its newline); `previous` is the line before it, for damaged headers."""
-        self._line, self._at, self._previous = number, at, previous
+    def line(self, raw: bytes, number: int, at: float | None) -> None:
+        """One line, without its newline."""
+        self._line, self._at = number, at
         try:
             text = clean(raw)
         except Exception as error:  # noqa: BLE001 - the guard around our own bugs: the stream goes on
@@ -137,7 +139,7 @@ class Interpreter:
         text = peel(text)
         blank = not text.strip()
         tokens: list[Token] = []
-        if not blank:
+        if not blank and (QUIET.fullmatch(text) is None or self._carry):
             try:
                 text, tokens = self._tokens(text)
             except Exception as error:  # noqa: BLE001 - guard
@@ -226,9 +228,9 @@ class Interpreter:
             dump.state = result
             self._dump = dump
             if token.kind == "epc":
-                esp8266_format.garbled_header(dump, clean(self._previous))
+                esp8266_format.garbled_header(dump, clean(self._previous()))
             elif token.kind == "reg":
-                idf_body.lost_header(dump, clean(self._previous))
+                idf_body.lost_header(dump, clean(self._previous()))
             if result == END:
                 self._close_dump("end")
             return True
@@ -336,7 +338,7 @@ class Interpreter:
     @property
     def previous(self) -> str:
         """The line before this one."""
-        return clean(self._previous)
+        return clean(self._previous())
 
     @property
     def in_banner(self) -> bool:

@@ -28,14 +28,12 @@ _MARKDOWN_ESCAPE = re.compile(r"\\([>_*()\[\]<#`])")
 def clean(raw: bytes) -> str:
     """`raw` (one line without its newline) as text, without escapes, noise and edited punctuation."""
     text = raw.decode("utf-8", "replace")
-    if not text.isascii() or "\x1b" in text or "\x00" in text:
+    if not text.isprintable() or not text.isascii():
         text = text.translate(_PUNCTUATION)
         text = _ANSI.sub("", text)
         text = _NOISE.sub("", text)
-    else:
-        if "[" in text or "\\" in text or "<ESC>" in text:
-            text = _ANSI.sub("", text)
-        text = _NOISE.sub("", text).replace("\t", " ")
+    elif ("[" in text and "m" in text) or "\\" in text or "<ESC>" in text:
+        text = _ANSI.sub("", text)
     if "<" in text or "\\" in text:
         text = _MARKS.sub("", text)
         text = _MARKDOWN_ESCAPE.sub(r"\1", text)
@@ -83,4 +81,11 @@ def peel(text: str) -> str:
 # What a post-processor put between the lines of a dump. Such a line says nothing about the crash itself.
 DECODED = re.compile(
     r"\s*(?:---\s|0x[0-9a-fA-F]{8}(?::| -) |WARNING |at \S+:\S+$|at \?\?|\(inlined by\)|#\d+ |\S*addr2line\b|Decoding\b)"
+)
+
+# Lines that every boot and many dumps bring along and that hold no token: not worth looking for any.
+QUIET = re.compile(
+    r"load 0x[0-9a-f]{8}, len \d{1,6}, room \d+ ?|tail \d+|chksum 0x[0-9a-f]{2}|csum 0x[0-9a-f]{2}|ho 0 tail 12 room 4|~ld|v[0-9a-f]{8}"
+    r"|entry 0x[0-9a-f]{8}|load:0x[0-9a-f]{8},len:(?:0x[0-9a-f]{1,5}|\d{1,7})"
+    r"|(?:--- )?0x[0-9a-f]{8}: [\w:~<>,*&() .$-]{1,200} at [\w/.:+-]{1,200}(?: \(discriminator \d+\))?"
 )

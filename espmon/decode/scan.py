@@ -73,7 +73,7 @@ class Lexer:
 
     def __init__(self, specs: Iterable[Spec]) -> None:
         self._kinds: list[str] = []
-        self._always: list[int] = []
+        always: list[int] = []
         by_hint: dict[str, list[int]] = {}
         self._search: list[Callable[..., re.Match[str] | None]] = []
         self._rows: list[tuple[str, Callable[[str], re.Match[str] | None]]] = []
@@ -85,7 +85,8 @@ class Lexer:
             for hint in spec.hints:
                 by_hint.setdefault(hint, []).append(i)
             if not spec.hints:
-                self._always.append(i)
+                always.append(i)
+        self._always = frozenset(always)
         self._hints = [(hint, tuple(found)) for hint, found in by_hint.items()]
 
     def scan(self, text: str, line: int) -> list[Token]:
@@ -95,13 +96,10 @@ class Lexer:
             if m is not None:
                 return [Token(kind, m.groupdict(), text, 0, len(text), line)]
         low = text.lower()
-        likely = set(self._always)
-        for hint, found in self._hints:
-            if hint in low:
-                likely.update(found)
+        hit = [found for hint, found in self._hints if hint in low]
         search = self._search
         ahead = []
-        for i in likely:
+        for i in self._always.union(*hit) if hit else self._always:
             m = search[i](text)
             if m is not None:
                 ahead.append((m.start(), i, m))

@@ -23,7 +23,7 @@ _PATTERN = re.compile(
     |k(?:>>>|&gt;|\ smash|\ overflow|\ memory|\ watchdog|trace)
     |b(?:oot(?:\ mode|:\ ESP-IDF|\ verif|reason|able|\ reason|:\*)|ort\ called)
     |w(?:aiting\ for|nout\ det)
-    |_(?:main\.c|cal\[|sync\ f|open\ f|upload_m)
+    |_(?:core_dump|main\.c|cal\[|sync\ f|open\ f|upload_m)
     |'(?:ed\ ?\(|t\ find)
     |J(?:an\ |un\ |ul\ )
     |G(?:u|eneric\ Reset)

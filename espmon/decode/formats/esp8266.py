@@ -16,6 +16,9 @@ from espmon.events import FailedAlloc, Location
 _H8 = "[0-9a-fA-F]{8}"
 # What may follow a value directly when newlines were lost: no further hex digit, unless it begins a known word.
 _STOP = r"(?:(?![0-9a-fA-F])|(?=ctx:|epc\d|excvaddr|depc|CUT|Exception|Fatal|Core |Backtrace|ELF ))"
+# What may not stand before a row's address: it would be the end of a longer number, unless newlines were lost. (Looked
+# at behind the address, so that the search can skip quickly to where one may begin.)
+_BEFORE_ROW = rf"(?:(?<![0-9a-fA-Fx].{{8}})|(?<={_H8}.{{8}})|(?<=set: [0-9a-fA-F]{{4}}.{{8}}))"
 _SOURCE = r"[\w./\\:+-]{1,200}?\.(?:cpp|cc|c|hpp|h|ino|S)"
 
 TOKENS = (
@@ -44,7 +47,7 @@ TOKENS = (
     Spec("sp", rf"sp:\s?(?P<sp>{_H8})\s+end:\s?(?P<end>{_H8})(?:\s+offset:\s?(?P<off>[0-9a-fA-F]{{1,4}}))?", ("end:",)),
     Spec("stack-begin", r">{0,3}\s?stack>>>", ("stack>>>",)),
     Spec("stack-end", r"<{2,3}\s?stack<{0,3}", ("stack",)),
-    Spec("row", rf"(?:(?<![0-9a-fA-Fx])|(?<={_H8})|(?<=set: [0-9a-fA-F]{{4}}))(?P<addr>{_H8}):\s{{1,3}}(?P<words>{_H8}(?:\s{{1,3}}{_H8}){{3}})(?:(?![0-9a-fA-F:])|(?={_H8}:))(?:\s?<(?!<))?", (":",), row=True),
+    Spec("row", rf"(?P<addr>{_H8}){_BEFORE_ROW}:\s{{1,3}}(?P<words>{_H8}(?:\s{{1,3}}{_H8}){{3}})(?:(?![0-9a-fA-F:])|(?={_H8}:))(?:\s?<(?!<))?", (": ", ":\t"), row=True),
     Spec("alloc", rf"last failed alloc call:\s*(?P<caller>(?:0x)?{_H8})\((?P<size>\d{{1,9}})\)", ("last failed alloc call:",)),
     Spec("alloc-caller", rf"last failed alloc caller:\s*(?P<caller>(?:0x)?{_H8})", ("last failed alloc caller:",)),
     Spec("hwdt-note", r"Cont stack is yielding|Caution, the stack is possibly corrupt", ("aution, the stack is possibly corrupt", "ont stack is yielding")),
