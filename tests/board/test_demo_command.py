@@ -1,0 +1,56 @@
+"""`espmon demo`, as a person runs it: no terminal, ends by itself, shows where the crash is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments: str) -> tuple[int, str, float]:
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "espmon", "demo", *arguments],
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+        cwd=ROOT,
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, time.monotonic() - start
+
+
+def test_demo_shows_boot_and_crash_with_source_line() -> None:
+    status, out, seconds = run()
+    assert status == 0
+    assert seconds < 30
+    assert "rst cause:1, boot mode:(3,6)" in out
+    assert "weather station 1.2.0" in out
+    assert "LoadProhibited" in out
+    assert "sensor_value" in out
+    assert "sensors.c:38" in out
+    assert "return corrected(sensor->raw, sensor->calibration);" in out
+    assert out.count("report 1\n") == 2  # it is healthy again after the crash
+
+
+def test_demo_prints_events() -> None:
+    status, out, _ = run("--json", "--crash", "divide")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    crashes = [event for event in events if event["type"] == "crash"]
+    assert len(crashes) == 1
+    assert crashes[0]["exception"] == {"number": 6, "name": "IntegerDivideByZero"}
+    names = [frame["function"] for frame in crashes[0]["frames"]]
+    assert "history_mean" in names
+    assert any((frame["file"] or "").endswith("history.c") for frame in crashes[0]["frames"])
+    assert [event["reset"]["code"] for event in events if event["type"] == "boot"] == [1, 2]
