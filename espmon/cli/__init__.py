@@ -46,7 +46,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "config": ("config", "config", "Check, show or begin the daemon's configuration."),
     "reload": ("daemon", "reload", "Make the daemon read its configuration again; ports whose settings stayed are not touched."),
     "completion": ("completion", "completion", "Print the completion script for your shell."),
-    "demo": ("demo", "demo", "Show a boot and a decoded crash on a virtual board; ends by itself."),
+    "demo": ("demo", "demo", "Show three virtual boards under the daemon: crashes decoded, damaged flash found and repaired; ends by itself."),
     "sim": ("sim", "sim", "Run a virtual board (RFC 2217 server) that esptool and espmon can flash and watch."),
 }
 _GROUP_OPTIONS = frozenset({"-h", "--help", "--version", "--"})

@@ -1,25 +1,102 @@
-"""`espmon demo`: a healthy boot and a crash on a virtual board; no hardware, no terminal, ends by itself."""
+"""`espmon demo`: the whole story on virtual boards; no hardware, no terminal, ends by itself."""
 
 from __future__ import annotations
 
 import sys
+import time
+from typing import TYPE_CHECKING, Any
 
 import click
 
-SUMMARY = "Show a boot and a decoded crash on a virtual board; ends by itself."
+if TYPE_CHECKING:
+    from espmon.events import Event
+
+SUMMARY = "Show three virtual boards under the daemon: crashes decoded, damaged flash found and repaired; ends by itself."
 
 
 @click.command(help=SUMMARY, short_help=SUMMARY)
 @click.option("--json", "as_json", is_flag=True, help="Print the events as JSON, one per line.")
-@click.option("--lines", is_flag=True, help="With --json: the text as well.")
 @click.option(
     "--crash",
     type=click.Choice(["load", "store", "illegal", "divide", "watchdog", "memory"]),
-    default="load",
-    show_default=True,
-    help="Which of the firmware's bugs strikes.",
+    help="Show one board in the monitor instead, with this bug of its firmware.",
 )
-def demo(as_json: bool, lines: bool, crash: str) -> None:
-    from espmon.app.demo import run_demo
+@click.option("--lines", is_flag=True, help="With --crash and --json: the text as well.")
+def demo(as_json: bool, crash: str | None, lines: bool) -> None:
+    if crash is not None:
+        from espmon.app.demo import run_demo
 
-    sys.exit(run_demo(json=as_json, lines=lines, crash=crash))
+        sys.exit(run_demo(json=as_json, lines=lines, crash=crash))
+    from espmon.app.story import run_story
+
+    told = _Json() if as_json else _Words()
+    good = run_story(told.tell, told.finished)
+    sys.exit(0 if good else 1)
+
+
+class _Json:
+    def tell(self, event: Event) -> None:
+        from espmon.events import Progress, to_json_line
+
+        if not isinstance(event, Progress):
+            sys.stdout.write(to_json_line(event) + "\n")
+            sys.stdout.flush()
+
+    def finished(self, status: dict[str, Any]) -> None:
+        pass
+
+
+class _Words:
+    """One line for each thing worth telling, and a few words at the end."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(highlight=False)
+        self._start = time.monotonic()
+        self._loops = 0
+        self._crashes = 0
+        self._console.print("Three virtual boards, one daemon. [b]kitchen[/b] is healthy, [b]garden[/b] has a bug, [b]garage[/b] has damaged flash.\n")
+
+    def _line(self, port: str, text: str, style: str = "") -> None:
+        from rich.text import Text
+
+        self._console.print(Text(f"{time.monotonic() - self._start:5.1f} s  ", style="dim"), Text(f"{port:<8}", style="bold"), Text(text, style=style), sep="", soft_wrap=True)
+
+    def tell(self, event: Event) -> None:
+        import espmon.events as ev
+
+        port = event.port or ""
+        match event:
+            case ev.Boot(reset=reset):
+                if port == "garage" and reset is not None and reset.abnormal:
+                    self._loops += 1
+                    if self._loops <= 3:
+                        self._line(port, f"boot after a {reset.meaning}", "yellow")
+            case ev.Crash():
+                self._crashes += 1
+                if self._crashes == 1:
+                    self._line(port, event.explanation or event.kind, "red")
+                    for frame in [f for f in event.frames if f.function][:3]:
+                        where = f"  {frame.file.rsplit('/', 1)[-1]}:{frame.line}" if frame.file else ""
+                        self._line("", f"    in {frame.function}{where}", "red")
+                else:
+                    self._line(port, f"the same crash again, {self._crashes} times now [{(event.fingerprint or '')[:12]}]", "red")
+            case ev.BootLoop(boots=boots, cause=cause, period_s=period):
+                self._line(port, f"boot loop: {boots} boots in a row, {period} s apart, {cause}", "bold yellow")
+            case ev.Recovery(step=step, outcome=outcome, reason=reason):
+                if outcome == "started":
+                    return
+                style = "bold green" if outcome == "recovered" else "cyan" if outcome == "done" else "yellow"
+                self._line(port, f"{step}: {outcome}" + (f" ({reason})" if reason else ""), style)
+            case ev.PortChanged(state="opened"):
+                self._line(port, "watched")
+
+    def finished(self, status: dict[str, Any]) -> None:
+        from espmon.cli.daemon_options import amount
+
+        self._console.print()
+        notes = {"kitchen": "healthy all the time", "garden": f"{self._crashes} crashes, one bug", "garage": "repaired, and left its settings alone"}
+        for name, port in status["ports"].items():
+            self._line(name, f"{amount(port['bytes'])} logged, {notes.get(name, '')}")
+        self._console.print("\nThe same for your boards: espmon config init, then espmon daemon. One board: espmon PORT.")

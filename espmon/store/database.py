@@ -73,7 +73,7 @@ class StoreUnusable(EspmonError):
     """The database or its folder cannot be used."""
 
     code = "store"
-    exit_status = 9
+    exit_status = 3
 
 
 # --- events, whole: what JSON leaves out (stack words) included -------------------------------------------------------------
