@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from espmon.app.rate import RateFollower, WishRate
 from espmon.errors import PortGone, PortProblem
-from espmon.events import Boot, Event, PortChanged, ResetCaused
+from espmon.events import Boot, Event, Gap, PortChanged, ResetCaused
 from espmon.port import Chunk, SerialPort
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ class Clock:
 class Listener(threading.Thread):
     """Owns `port`. The decoder is made once the port is open and said to be: importing it takes longer than opening.
 
-    Events go to `tell`, in order; every byte goes to `keep` before anything else sees it.
+    Events go to `tell`, in order; every byte goes to `keep` before anything else sees it;
+    what `keep` says it couldn't store is told as a `Gap` once storing works again, or at the end.
 
     The first failure to open ends the thread with `failure` set; later the board is waited for, unless `reconnect` is
     False. `finished` is called when the thread ends.
@@ -101,7 +102,7 @@ class Listener(threading.Thread):
         rate: RateFollower,
         *,
         tell: Callable[[Sequence[Event]], None],
-        keep: Callable[[bytes], None] | None = None,
+        keep: Callable[[bytes], int] | None = None,
         reconnect: bool = True,
         reset_first: bool = False,
         finished: Callable[[], None] | None = None,
@@ -125,6 +126,7 @@ class Listener(threading.Thread):
         self._opened_at = float("-inf")
         self._reset_at = float("-inf")
         self._new: list[Event] = []
+        self._unkept = 0
 
     # --- from other threads -----------------------------------------------------------------------------------------
 
@@ -150,6 +152,7 @@ class Listener(threading.Thread):
             try:
                 if self._decoder is not None:
                     self._take(self._decoder.close(self._clock.now()))
+                self._tell_gap()
                 self._pass_on()
             finally:
                 if self._finished is not None:
@@ -205,8 +208,17 @@ class Listener(threading.Thread):
 
     def _heard(self, chunk: Chunk) -> None:
         if self._keep is not None:
-            self._keep(chunk.data)
+            unkept = self._keep(chunk.data)
+            self._unkept += unkept
+            if self._unkept and not unkept:
+                self._tell_gap()
         self._sort(self._rate.hear(chunk))
+
+    def _tell_gap(self) -> None:
+        if self._unkept:
+            missing, self._unkept = self._unkept, 0
+            reason = "the raw log could not be written"
+            self._take([Gap(bytes=missing, reason=reason, port=self.port.name, at=self._clock.now())])
 
     def _sort(self, heard: Sequence[Chunk | Event | WishRate]) -> None:
         assert self._decoder is not None

@@ -7,9 +7,10 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from espmon.events import Event, Gap, Text
+from espmon.events import Event, Gap, LimitReached, Text
 
 BOUND_BYTES = 8 << 20  # 12 minutes of a full 115200 line
+BOUND_FACTS = 20_000  # events beside the text; a screen that stands still for ever must not cost ever more memory
 STALL_S = 0.25  # how long a full queue makes the port's thread wait for a screen that shows nothing
 
 
@@ -31,7 +32,8 @@ class Outbox:
     """Items for the screen, in order; wishes of the keyboard beside them, which overtake.
 
     When the text waiting here reaches the bound and the reader doesn't take any for `STALL_S`, text is dropped and a
-    `Gap` stands in its place: the raw log is complete, the port is read on. Facts are never dropped.
+    `Gap` stands in its place: the raw log is complete, the port is read on. Facts are dropped only past a bound of
+    their own, which is told by `LimitReached`.
     """
 
     def __init__(self, bound: int = BOUND_BYTES) -> None:
@@ -43,7 +45,9 @@ class Outbox:
         self._room = threading.Condition(lock)
         self._bytes = 0
         self._dropped = 0
+        self._facts_dropped = False
         self._taken = 0
+        self._gave_up_at = -1  # `_taken` when waiting for room was last in vain
         self._waiting = False
 
     def put(self, items: Iterable[Item]) -> None:
@@ -55,13 +59,18 @@ class Outbox:
                         self._dropped += size
                         continue
                     self._bytes += size
+                elif len(self._items) > BOUND_FACTS:
+                    self._facts_dropped = True
+                    continue
                 self._mark_gap()
                 self._items.append(item)
             if self._waiting:
                 self._changed.notify()
 
     def _wait_for_room(self) -> bool:
-        """With the lock held. False when nobody took anything for a while."""
+        """With the lock held. False when nobody took anything for a while, and still hasn't."""
+        if self._gave_up_at == self._taken:
+            return False
         self._changed.notify()
         limit = time.monotonic() + STALL_S
         taken = self._taken
@@ -69,11 +78,10 @@ class Outbox:
             left = limit - time.monotonic()
             if left <= 0:
                 if self._taken == taken:
+                    self._gave_up_at = taken
                     return False
                 taken, limit = self._taken, time.monotonic() + STALL_S
                 continue
-            if self._dropped and self._taken == taken:
-                return False  # the screen stood still a moment ago: don't wait again for each chunk
             self._room.wait(left)
         return True
 
@@ -81,6 +89,9 @@ class Outbox:
         if self._dropped:
             self._items.append(Gap(bytes=self._dropped, reason="the screen was too slow to show them"))
             self._dropped = 0
+        if self._facts_dropped and len(self._items) <= BOUND_FACTS:
+            self._items.append(LimitReached(what="events waiting for the screen: later ones were not shown", limit=BOUND_FACTS))
+            self._facts_dropped = False
 
     def wish(self, wish: object) -> None:
         """From the keyboard or a signal: overtakes what waits to be shown."""

@@ -39,20 +39,22 @@ def write_all(descriptor: int, content: bytes) -> None:
 
 
 class RawLog:
-    """Appends chunks to a file. A write that fails is counted in `lost`, never raised: the monitor goes on."""
+    """Appends chunks to a file. A write that fails is never raised, the monitor goes on: `problem` says why."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         self._descriptor = open_for_append(path)
-        self.lost = 0
         self.problem: str | None = None
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes) -> int:
+        """How many bytes of `chunk`, its last ones, could not be written."""
+        rest = memoryview(chunk)
         try:
-            write_all(self._descriptor, chunk)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
         except OSError as error:
-            self.lost += len(chunk)
             self.problem = error.strerror or str(error)
+        return len(rest)
 
     def close(self) -> None:
         if self._descriptor >= 0:

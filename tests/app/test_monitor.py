@@ -327,3 +327,39 @@ def test_json_is_one_object_a_line_and_nothing_else(board, espmon):
     assert "hello" in "".join(each.get("text", "") for each in objects)
     assert {each["port"] for each in objects} == {board.name}
     assert not set(run.text) & {chr(c) for c in (*range(10), *range(11, 32), *range(0x7F, 0xA0))}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full to stand for a full disk")
+def test_a_full_disk_is_told_with_its_gap_and_stops_nothing(board, espmon):
+    run = espmon("--raw-log", "/dev/full", "--log", "/dev/full", "--until", "the end")
+    board.say(b"hello\nthe end\n")
+    assert run.end() == 0
+    assert "hello\nthe end\n" in run.text
+    assert "/dev/full can't be written: No space left" in run.text
+    assert "14 bytes are missing here: the raw log" in run.text
+
+
+# --- over RFC 2217, which has modem lines ---------------------------------------------------------------------------
+
+
+def test_a_reset_is_made_only_when_asked_for_and_marked():
+    from tests.fakes.rfc2217_board import Rfc2217Board
+
+    banner = b"\r\n ets Jan  8 2013,rst cause:2, boot mode:(3,6)\r\n\r\nload 0x40100000, len 1340, room 16 \r\n"
+    for args, changes, cause in (
+        ([], [("rts", False), ("dtr", False)], "open"),
+        (["--reset"], [("rts", False), ("dtr", False)] * 2 + [("dtr", False), ("rts", True), ("rts", False)], "espmon"),
+    ):
+        server = Rfc2217Board()
+        run = Espmon(server.url, "--json", "--until", "^ready", *args)
+        try:
+            run.wait_for('"reset-caused"' if args else '"opened"')
+            wait_until(lambda: len(server.line.lines) >= len(changes))  # noqa: B023 - called at once
+            server.say(banner + b"ready\r\n")
+            assert run.end() == 0
+            assert server.line.lines == changes
+            boots = [json.loads(line) for line in run.text.splitlines() if '"type": "boot"' in line]
+            assert [each["caused_by"] for each in boots] == [cause]
+        finally:
+            run.close()
+            server.close()
