@@ -154,12 +154,14 @@ def test_a_bad_elf_is_told_and_stops_nothing(board, espmon, tmp_path, content):
 
 
 def test_text_does_not_wait_for_the_elf(board, espmon):
-    """While a crash is being looked up the text after it goes on; the fact stands at a line's end."""
+    """While a crash is being looked up the text after it goes on. (A fact may break a line that stands still for 0.1 s,
+    which on a busy machine happens.)"""
     run = espmon("--elf", str(ELF), "--until", "line 4999")
     board.say(CRASH + b"".join(b"line %d\r\n" % n for n in range(5000)))
     assert run.end() == 0
     lines = run.text.splitlines()
-    assert [line for line in lines if re.fullmatch(r"line \d+", line)] == [f"line {n}" for n in range(5000)]
+    text = [line for line in lines[lines.index("line 0") :] if not line.startswith(("--- ", "      "))]
+    assert "".join(text) == "".join(f"line {n}" for n in range(5000))
     assert any(line.startswith("--- Crash:") for line in lines)
 
 
