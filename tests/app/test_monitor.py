@@ -9,7 +9,7 @@ import termios
 
 import pytest
 
-from tests.fakes.pty_board import Espmon, PtyBoard, wait_until
+from tests.fakes.watched_pty import Espmon, PtyBoard, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminals on Windows")
 
@@ -203,7 +203,7 @@ def test_the_terminal_is_given_back(board, ending, status, tmp_path):
             "def broken(self, *a, **k): raise RuntimeError('a bug')\n"
             "c.Console.idle = c.Console.show = broken\n"
         )
-        from tests.fakes.pty_board import ROOT
+        from tests.fakes.watched_pty import ROOT
 
         env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{ROOT}"
     run = Espmon(board.name, "--until", "bye", terminal=True, env=env)

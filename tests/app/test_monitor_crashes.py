@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.pty_board import ROOT, Espmon, PtyBoard
+from tests.fakes.watched_pty import ROOT, Espmon, PtyBoard
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminals on Windows")
 

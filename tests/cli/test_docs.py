@@ -11,7 +11,7 @@ import espmon
 from espmon import errors
 from espmon.app.keys import MENU
 from espmon.cli.monitor import monitor
-from tests.fakes.pty_board import ROOT
+from tests.fakes.watched_pty import ROOT
 
 MONITOR = (ROOT / "docs" / "monitor.md").read_text()
 EXIT_CODES = (ROOT / "docs" / "exit-codes.md").read_text()
