@@ -38,7 +38,8 @@ class ReceiverShape:
 
     `oversampling`: ticks per bit; a start bit is seen at the first tick at which the line is low. `tick`: the tick within
     a bit at which it is sampled (of `oversampling`); with `majority` the two neighbours vote too. `phase`: where its
-    ticks lie, as a part of one tick (0..1). `clock_error`: its clock is that much too fast (0.01 is +1 %). `recovery`,
+    ticks lie, as a part of one tick (0..1). `clock_error`: its clock is that much too fast (0.01 is +1 %).
+    `check_start`: a start bit that is high again at its own sampling tick was noise. `recovery`,
     after a framing error: ``edge`` waits for high and the next falling edge, ``low`` takes a low line for the next
     start bit at once. `framing`: what the driver does with the damaged byte: ``pass``, ``nul`` (a zero byte instead)
     or ``drop``. Defaults: what a posted capture of 79 bytes and the emulated ESP8266 agree with.
@@ -49,6 +50,7 @@ class ReceiverShape:
     majority: bool = False
     phase: float = 0.0
     clock_error: float = 0.0
+    check_start: bool = False
     recovery: Literal["edge", "low"] = "edge"
     framing: Literal["pass", "nul", "drop"] = "pass"
 
@@ -222,7 +224,7 @@ class Wire:
             if stop + (tick if shape.majority else 0.0) > until:
                 break
             index = bisect_right(edges, first, max(0, index - 1))
-            if not index & 1 or not bisect_right(edges, first + centre, index) & 1:
+            if not index & 1 or (shape.check_start and not bisect_right(edges, first + centre, index) & 1):
                 ready = max(first, start)  # a pulse too short for a start bit
                 if low_counts and index & 1:
                     ready = first + centre

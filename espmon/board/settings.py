@@ -60,6 +60,7 @@ class BoardSettings:
     majority: bool = _field(False, "three ticks vote")
     phase: float = _field(0.0, "where the ticks lie, in ticks")
     clock_error: float = _field(0.0, "the adapter's clock is that much too fast (0.01: 1 %)")
+    check_start: bool = _field(False, "a start bit that is high again at its middle counts as noise")
     recovery: str = _field(
         "edge", "after a framing error: wait for the next falling edge, or take a low line", choices=("edge", "low")
     )
@@ -133,6 +134,7 @@ class BoardSettings:
             majority=self.majority,
             phase=self.phase,
             clock_error=self.clock_error,
+            check_start=self.check_start,
             recovery="low" if self.recovery == "low" else "edge",
             framing="nul" if self.framing == "nul" else "drop" if self.framing == "drop" else "pass",
         )

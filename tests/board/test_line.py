@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espmon.board.line import EDGES, ReceiverShape, Wire
+from espmon.uart.wire import Receiver, Reception, waveform
 
 # A posted capture (ESP-WROOM-02 with GPIO15 high, heard at 115200; the poster gave the received bytes in hex).
 POSTED = bytes.fromhex("726c006c9c9e7c008c6ce07c020c0c0c8c0c6cec0c627c8e")
@@ -31,6 +32,7 @@ SHAPES = st.builds(
     majority=st.booleans(),
     phase=st.floats(0, 0.99),
     clock_error=st.floats(-0.01, 0.01),
+    check_start=st.booleans(),
     recovery=st.sampled_from(["edge", "low"]),
     framing=st.sampled_from(["pass", "nul", "drop"]),
 ) | st.builds(
@@ -39,6 +41,7 @@ SHAPES = st.builds(
     majority=st.booleans(),
     phase=st.floats(0, 0.99),
     clock_error=st.floats(-0.01, 0.01),
+    check_start=st.booleans(),
     recovery=st.sampled_from(["edge", "low"]),
     framing=st.sampled_from(["pass", "nul", "drop"]),
 )
@@ -146,3 +149,27 @@ def test_pairs_of_rates_are_quick() -> None:
     for sent, received in itertools.permutations(rates, 2):
         payload = b"Hello, world\r\n" * 4
         assert len(heard(payload, sent, received, ReceiverShape())) <= len(payload) * 10 * max(1.0, received / sent)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.binary(min_size=1, max_size=60),
+    st.integers(7, 9),
+    st.floats(0, 0.99),
+    st.sampled_from([38400, 57600, 115200, 230400, 460800]),
+)
+def test_two_models_of_a_receiver_agree(text: bytes, tick: int, phase: float, received: int) -> None:
+    """Whatever this receiver makes of a text is among what `espmon.uart` thinks possible, byte by byte."""
+    receiver = Receiver(tick / 16, 1 / 16)
+    reception = Reception(received / ROM_RATE, receiver)
+    wave = waveform(text)
+    places = {0}  # where the next frame may begin; -1: the line is idle
+    for byte in heard(text, ROM_RATE, received, ReceiverShape(tick=tick, phase=phase)):
+        frames = [
+            (place, frame)
+            for place in places
+            if place >= 0
+            for frame in reception.frames((wave >> place) & reception.mask)
+        ]
+        places = {place + step if step >= 0 else -1 for place, (value, step) in frames if value == byte}
+        assert places
