@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
+from espmon.board.firmware import run_firmware
 from espmon.board.image import read_image
 from espmon.board.machine import HALT, Drain, Listen, Machine, Program, Sleep, Wait
 from espmon.board.nor import BLOCK, SECTOR
@@ -113,6 +114,9 @@ class Writing:
     block: int
     inflate: zlib._Decompress | None = None
     erased_to: int = 0
+
+
+Payload = Callable[[Machine, Registers, Sequence[Upload], int], Program]
 
 
 class Refused(Exception):
@@ -305,8 +309,10 @@ class Loader(CommandServer):
     with the next sequence number, which also a block with a bad checksum uses up.
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, payload: Payload) -> None:
+        """`payload` runs what was uploaded: it gets machine, registers, uploads and the entry address."""
         super().__init__(machine)
+        self.payload = payload
         self.old = machine.silicon.chip.name == "esp8266"
         self.status_length = machine.silicon.status_length
         self.attached = self.old
@@ -432,9 +438,7 @@ class Loader(CommandServer):
 
     def jump(self, entry: int) -> None:
         """MEM_END: what was uploaded runs."""
-        from espmon.board.payloads import payload_for
-
-        self.next_server = lambda: payload_for(self.machine, self.registers, self.uploads, entry)
+        self.next_server = lambda: self.payload(self.machine, self.registers, self.uploads, entry)
 
     def md5(self, body: bytes) -> Work:
         """SPI_FLASH_MD5, as 32 hexadecimal letters."""
@@ -481,8 +485,6 @@ class Loader(CommandServer):
         machine = self.machine
         machine.straps = machine.pins()
         if self.old and run:
-            from espmon.board.firmware import run_firmware
-
             image = read_image(machine.flash, machine.silicon)
             if image.fault is None:
                 self.next_server = lambda: run_firmware(machine, image)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from espmon.board.loader import Upload
+from espmon.board.loader import Payload, Upload
 from espmon.board.machine import HALT, Drain, Listen, Machine, Program, Sleep
 from espmon.board.own_stub import OwnStub, is_own_stub
 from espmon.board.registers import Registers
 from espmon.board.stub import FlasherStub
 
 Claims = Callable[[Sequence[Upload], int], bool]
-Runs = Callable[[Machine, Registers, Sequence[Upload], int], Program]
 
 
 def _any(uploads: Sequence[Upload], entry: int) -> bool:
@@ -32,7 +31,7 @@ def _own(machine: Machine, registers: Registers, uploads: Sequence[Upload], entr
 
 
 #: (claims, runs), asked in order. Anything whose entry lies in uploaded memory counts as a flasher stub in the end.
-PAYLOADS: list[tuple[Claims, Runs]] = [(is_own_stub, _own), (_any, _flasher)]
+PAYLOADS: list[tuple[Claims, Payload]] = [(is_own_stub, _own), (_any, _flasher)]
 
 
 def payload_for(machine: Machine, registers: Registers, uploads: Sequence[Upload], entry: int) -> Program:

@@ -5,10 +5,15 @@ Pure. Texts and their order as logs of real boards and the emulated ESP8266 with
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from espmon.board.firmware import run_firmware
 from espmon.board.image import Image, esp8266_load_text, read_image
 from espmon.board.loader import Loader
 from espmon.board.machine import HALT, Drain, Machine, Part, Program, Sleep
+from espmon.board.payloads import payload_for
+from espmon.board.registers import Registers
+from espmon.board.stub import FlasherStub
 
 # The ESP8266's own numbers (banner "rst cause") and the ESP32 family's ("rst:0x").
 POWER_ON = 1
@@ -23,9 +28,6 @@ RTC_WATCHDOG_TIME = 0.4  # between two starts of an ESP32 with nothing in flash
 def life(machine: Machine, cause: int) -> Program:
     """Everything from one reset pulse to the next: ROM, loader or application, restarts included."""
     if machine.settings.stub_left and machine.boots == 0:
-        from espmon.board.registers import Registers
-        from espmon.board.stub import FlasherStub
-
         machine.boots += 1
         machine.frame_end = 0xC0
         machine.rate = 115200.0
@@ -63,7 +65,7 @@ def _esp8266(machine: Machine, cause: int) -> Program:
         text += "unknown reset\r\n"
     yield from _tell(machine, text)
     if mode == 1:
-        return (yield from Loader(machine).run())
+        return (yield from Loader(machine, payload_for).run())
     if mode & 4:
         yield from _tell(machine, "waiting for host\r\n")
         return HALT
@@ -102,7 +104,7 @@ def _esp32(machine: Machine, cause: int) -> Program:
     yield from _tell(machine, text)
     if download:
         yield from _tell(machine, "waiting for download\r\n")
-        return (yield from Loader(machine).run())
+        return (yield from Loader(machine, payload_for).run())
     image = _checked(machine, read_image(machine.flash, silicon))
     if settings.encryption and image.fault is None:
         # the ROM decrypts what was never encrypted
@@ -153,8 +155,6 @@ def _esp32_load_text(machine: Machine, image: Image) -> str:
 
 def _checked(machine: Machine, image: Image) -> Image:
     """`image` as the ROM gets it through this board's flash wiring: modes that it does not bear read as garbage."""
-    from dataclasses import replace
-
     bears = {"any": ("qio", "qout", "dio", "dout"), "dio": ("dio", "dout"), "dout": ("dout",)}
     if image.fault is None and image.mode not in bears[machine.settings.flash_mode]:
         return replace(image, fault="checksum", checksum=image.checksum ^ 0x5A, segments=image.segments)

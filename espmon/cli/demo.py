@@ -11,7 +11,9 @@ import click
 if TYPE_CHECKING:
     from espmon.events import Event
 
-SUMMARY = "Show three virtual boards under the daemon: crashes decoded, damaged flash found and repaired; ends by itself."
+SUMMARY = (
+    "Show three virtual boards under the daemon: crashes decoded, damaged flash found and repaired; ends by itself."
+)
 
 
 @click.command(help=SUMMARY, short_help=SUMMARY)
@@ -56,12 +58,20 @@ class _Words:
         self._start = time.monotonic()
         self._loops = 0
         self._crashes = 0
-        self._console.print("Three virtual boards, one daemon. [b]kitchen[/b] is healthy, [b]garden[/b] has a bug, [b]garage[/b] has damaged flash.\n")
+        self._console.print(
+            "Three virtual boards, one daemon. [b]kitchen[/b] is healthy, [b]garden[/b] has a bug, [b]garage[/b] has damaged flash.\n"
+        )
 
     def _line(self, port: str, text: str, style: str = "") -> None:
         from rich.text import Text
 
-        self._console.print(Text(f"{time.monotonic() - self._start:5.1f} s  ", style="dim"), Text(f"{port:<8}", style="bold"), Text(text, style=style), sep="", soft_wrap=True)
+        self._console.print(
+            Text(f"{time.monotonic() - self._start:5.1f} s  ", style="dim"),
+            Text(f"{port:<8}", style="bold"),
+            Text(text, style=style),
+            sep="",
+            soft_wrap=True,
+        )
 
     def tell(self, event: Event) -> None:
         import espmon.events as ev
@@ -81,7 +91,11 @@ class _Words:
                         where = f"  {frame.file.rsplit('/', 1)[-1]}:{frame.line}" if frame.file else ""
                         self._line("", f"    in {frame.function}{where}", "red")
                 else:
-                    self._line(port, f"the same crash again, {self._crashes} times now [{(event.fingerprint or '')[:12]}]", "red")
+                    self._line(
+                        port,
+                        f"the same crash again, {self._crashes} times now [{(event.fingerprint or '')[:12]}]",
+                        "red",
+                    )
             case ev.BootLoop(boots=boots, cause=cause, period_s=period):
                 self._line(port, f"boot loop: {boots} boots in a row, {period} s apart, {cause}", "bold yellow")
             case ev.Recovery(step=step, outcome=outcome, reason=reason):
@@ -96,7 +110,13 @@ class _Words:
         from espmon.cli.daemon_options import amount
 
         self._console.print()
-        notes = {"kitchen": "healthy all the time", "garden": f"{self._crashes} crashes, one bug", "garage": "repaired, and left its settings alone"}
+        notes = {
+            "kitchen": "healthy all the time",
+            "garden": f"{self._crashes} crashes, one bug",
+            "garage": "repaired, and left its settings alone",
+        }
         for name, port in status["ports"].items():
             self._line(name, f"{amount(port['bytes'])} logged, {notes.get(name, '')}")
-        self._console.print("\nThe same for your boards: espmon config init, then espmon daemon. One board: espmon PORT.")
+        self._console.print(
+            "\nThe same for your boards: espmon config init, then espmon daemon. One board: espmon PORT."
+        )
