@@ -139,7 +139,7 @@ class Program:
     def unwinder(self, chip: str | None) -> Unwinder | None:
         """Unwinds stacks of this program on `chip`."""
         if self._unwinder is None and self.elf is not None:
-            self._unwinder = Unwinder(self.elf, lambda address: is_rom(chip, address))
+            self._unwinder = Unwinder(self.elf, lambda address: is_rom(chip, address), lambda address: rom_symbol(chip, address))
         return self._unwinder
 
     def covers(self, address: int) -> bool:

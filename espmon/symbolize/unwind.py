@@ -8,6 +8,7 @@ listed only where a call instruction precedes it. Figures and the reasons for ea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from espmon.symbolize.prologue import CodeWalk, FrameRow
 ROOTS = frozenset((
     # Arduino core for the ESP8266, NonOS SDK, RTOS SDK
     "loop_wrapper", "cont_wrapper", "cont_norm", "cont_run", "cont_continue", "call_user_start", "app_entry", "app_entry_redefinable",
-    "user_start", "ets_run", "user_init", "_xt_user_exit", "vPortTaskWrapper", "_start",
+    "user_start", "ets_run", "user_init", "loop_task", "_xt_user_exit", "vPortTaskWrapper", "_start",
     # ESP-IDF
     "main_task", "start_cpu0_default", "call_start_cpu0", "prvIdleTask", "ipc_task",
 ))  # fmt: skip
@@ -28,6 +29,15 @@ MAX_FRAMES = 128
 # a search tries at most this many stack words, each with a whole unwind behind it
 _MAX_TRIES = 512
 _MAX_WALKS = 2048
+
+
+# A static C++ function outside of any class: Arduino's loop_wrapper is _ZL12loop_wrapperv.
+_STATIC = re.compile(r"_ZL?(\d{1,3})([A-Za-z_]\w*)")
+
+
+def _plain(name: str) -> str:
+    match = _STATIC.match(name)
+    return match[2][: int(match[1])] if match else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +52,11 @@ class Call:
 class Unwinder:
     """Unwinds the stacks of one program."""
 
-    def __init__(self, elf: ElfFile, is_rom: Callable[[int], bool]) -> None:
+    def __init__(self, elf: ElfFile, is_rom: Callable[[int], bool], rom_symbol: Callable[[int], Symbol | None] = lambda _: None) -> None:
+        """`is_rom`: does an address lie in the boot ROM; `rom_symbol`: the function there, where it is known."""
         self._elf = elf
         self._is_rom = is_rom
+        self._rom_symbol = rom_symbol
         self._frames = FrameTable(elf)
         self._rows: dict[int, FrameRow | None] = {}
         self._walks: dict[int, CodeWalk] = {}
@@ -84,7 +96,7 @@ class Unwinder:
 
     def _is_root(self, address: int) -> bool:
         symbol = self.function(address)
-        return symbol is not None and (symbol.name in ROOTS or symbol.address <= self._elf.entry < symbol.end)
+        return symbol is not None and (_plain(symbol.name) in ROOTS or symbol.address <= self._elf.entry < symbol.end)
 
     def chain(self, address: int, sp: int, words: Mapping[int, int], frame_pointer: int | None = None, *, called: bool) -> tuple[list[Call], bool]:
         """The callers of `address`, innermost first, and whether they end at a root.
@@ -158,7 +170,8 @@ class Unwinder:
         if calls:
             sp = calls[-1].sp
         place = calls[-1].address - 1 if calls else pc
-        return calls + self._search(calls[-1].address if calls else None, self.function(place) if place is not None else None, sp, words)
+        inner = None if place is None else self.function(place) or self._rom_symbol(place)
+        return calls + self._search(calls[-1].address if calls else None, inner, sp, words)
 
     def _search(self, younger: int | None, inner: Symbol | None, sp: int, words: Mapping[int, int]) -> list[Call]:
         """The rest of the chain: a word from which it unwinds to a root; else every word that follows a call.

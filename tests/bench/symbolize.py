@@ -57,7 +57,7 @@ def build_large_elf(compiler: str, out: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     picked = random.Random(7)
     header = ["typedef unsigned u32;", "extern volatile u32 sink;"]
-    for number in range(700):
+    for number in range(300):
         members = "".join(
             f" {picked.choice(['u32', 'int', 'char', 'short', 'void *', 'struct s' + str(max(0, number - 1)) + ' *'])} m{i};"
             for i in range(picked.randrange(4, 14))
@@ -71,11 +71,11 @@ def build_large_elf(compiler: str, out: Path) -> None:
     (folder / "all.h").write_text("\n".join(header) + "\n")
     objects = []
     jobs: list[subprocess.Popen[bytes]] = []
-    for unit in range(90):
+    for unit in range(70):
         lines = ['#include "all.h"']
         for number in range(20):
             lines.append(
-                f"u32 f{unit}_{number}(u32 a, int b, struct s{picked.randrange(700)} *p)\n{{\n  u32 x = h{picked.randrange(40)}(a, b);\n"
+                f"u32 f{unit}_{number}(u32 a, int b, struct s{picked.randrange(300)} *p)\n{{\n  u32 x = h{picked.randrange(40)}(a, b);\n"
                 f"  if (p)\n    x += h{picked.randrange(40)}(x, b + 1);\n  for (int i = 0; i < b; i++) {{\n    u32 y = h{picked.randrange(40)}(x, i);\n    sink = y;\n    x ^= y;\n  }}\n  return x;\n}}"
             )
         (folder / f"u{unit}.c").write_text("\n".join(lines) + "\n")
@@ -91,7 +91,7 @@ def build_large_elf(compiler: str, out: Path) -> None:
         "-ffunction-sections",
         "-c",
     ]
-    for name in [f"u{unit}" for unit in range(90)] + ["main"]:
+    for name in [f"u{unit}" for unit in range(70)] + ["main"]:
         objects.append(str(folder / f"{name}.o"))
         jobs.append(subprocess.Popen([*flags, str(folder / f"{name}.c"), "-o", objects[-1]]))
         if len(jobs) == (os.cpu_count() or 1):

@@ -15,7 +15,7 @@ import pytest
 from espmon.events import Address, Crash, StackDump
 from espmon.symbolize import Symbolizer
 from espmon.symbolize.elf import ElfFile
-from espmon.symbolize.unwind import Unwinder
+from espmon.symbolize.unwind import Unwinder, _plain
 from tests.symbolize.fixtures import elf
 from tests.symbolize.machines import Lx106, Machine, machine
 
@@ -125,6 +125,28 @@ def test_a_riscv_panic_becomes_frames() -> None:
     assert [int(f.address) for f in frames if f.origin in ("return", "unwound") and not f.inlined] == board.calls[::-1]
 
 
+@pytest.mark.parametrize("name", ["lx106-dw4-Os", "lx106-dw5-O2", "lx106-dw3-Og"])
+def test_a_crash_in_the_rom_finds_who_called_it(name: str) -> None:
+    """Most null pointers on the ESP8266 crash in the ROM's strlen or memcpy, leaves whose caller is in no word of the dump."""
+    path = elf(name)
+    board = machine(path)
+    assert isinstance(board, Lx106)
+    while board.pc != Lx106.DIVIDE:
+        board.step()
+    sp = board.registers[1]
+    words = tuple(board.words(sp).items())
+    code = tuple(Address(word) for _, word in words if 0x40000000 <= word < 0x40300000)
+    crash = Crash(
+        kind="exception",
+        chip="esp8266",
+        registers={"epc1": Address(board.pc)},
+        stacks=(StackDump(context="cont", sp=Address(sp), words=words, code_words=code),),
+    )
+    frames = Symbolizer([path]).explain(crash).frames
+    assert (frames[0].function, frames[0].module, frames[0].origin) == ("__udivsi3", "rom", "pc")
+    assert [int(f.address) for f in frames if f.origin == "unwound" and not f.inlined] == board.calls[::-1]
+
+
 def test_a_jump_to_nowhere_still_shows_who_jumped() -> None:
     path = elf("rv32-dw5-Os")
     board = stopped_in(path, "list", 4, 0x24)
@@ -147,6 +169,16 @@ def test_a_stack_of_nonsense_shows_nothing_likely() -> None:
         assert [call for call in calls if call.confidence != "possible"] == []
     assert unwinder.unwind(board.pc, None, sp, {}) == []
     assert unwinder.unwind(None, None, 0, {}) == []
+
+
+def test_roots_are_known_mangled_too() -> None:
+    assert [_plain(name) for name in ("_ZL12loop_wrapperv", "_Z4loopv", "cont_run", "_ZN3Foo3barEv", "_ZL9loop_taskP11ETSEventTag")] == [
+        "loop_wrapper",
+        "loop",
+        "cont_run",
+        "_ZN3Foo3barEv",
+        "loop_task",
+    ]
 
 
 def test_a_cycle_in_the_stack_ends() -> None:
