@@ -19,7 +19,7 @@ from espmon.bootloader.actions import Discard, Note, Now, Receive, Send, Steps, 
 from espmon.bootloader.errors import GaveUp, LoaderSilent, NeedsStub, StubNotStarted
 from espmon.bootloader.flash import SECTOR, round_up, runs
 from espmon.bootloader.link import Link
-from espmon.bootloader.loader import Loader, Meter, RomLoader
+from espmon.bootloader.loader import Loader, Meter, RomLoader, _digest
 from espmon.bootloader.loaders import LoaderFacts
 from espmon.bootloader.notes import Retried, Stage
 from espmon.bootloader.packets import Op as RomOp
@@ -252,22 +252,19 @@ class OwnStub(Loader):
                 if zlib.crc32(content[k * SECTOR : (k + 1) * SECTOR]) != digest
             ]
         rest = content[whole:]
-        if rest and (yield from self._digests(offset + whole, len(rest)))[0] != zlib.crc32(rest):
+        if rest and (yield from self.md5(offset + whole, len(rest))) != _digest(rest):
             out.append(offset + whole)
         return out
 
     def holds(self, offset: int, content: bytes, *, work_s: float = 0.0) -> Steps[bool]:
         return not (yield from self.differing(offset, content))
 
-    def _digests(self, offset: int, size: int, work_s: float = 0.0) -> Steps[tuple[int, bytes]]:
+    def md5(self, offset: int, size: int, *, work_s: float = 0.0) -> Steps[bytes]:
         work = work_s + size / SECTOR * (LOOK_S + MD5_S)
         frame = yield from self._ask(Op.DIGEST, words(offset, size, 0), work_s=work)
-        if len(frame.body) != 20:
+        if len(frame.body) != 16:
             raise StubRefused(Op.DIGEST, Status.COMMAND)
-        return int.from_bytes(frame.body[:4], "little"), frame.body[4:]
-
-    def md5(self, offset: int, size: int, *, work_s: float = 0.0) -> Steps[bytes]:
-        return (yield from self._digests(offset, size, work_s))[1]
+        return frame.body
 
     def read(self, offset: int, size: int, meter: Meter | None = None) -> Steps[bytes]:
         """A stretch of flash; whole sectors travel, blank ones as nothing. Each frame's CRC holds or it is asked again."""

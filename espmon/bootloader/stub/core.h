@@ -17,7 +17,8 @@ enum {
 
     SECTOR = 4096,
     BLOCK = 65536,
-    PIECE = 64, /* one SPI command moves at most the 16 words W0..W15 */
+    PIECE = 64, /* one SPI command programs at most the 16 words W0..W15 */
+    LOOK = 32,  /* and reads half of that, as the ROM does: reading 64 hangs real chips (esp-open-rtos found) */
 
     /* Host's credit: at most WINDOW bytes of data frames sent and not acknowledged. Twice that fits into the ring,
      * so the frames that a NAK made stale and the ones sent again never meet a full ring. */
@@ -127,7 +128,7 @@ static struct {
     u16 lit_fast[512], dist_fast[128];
     u16 lit_symbol[288], dist_symbol[32];
     u8 lengths[320];
-    u32 crc_table[256];
+    u32 crc_table[4 * 256];
     u8 rx[RX_RING];
     u8 tx[TX_RING];
     u32 window[32768 / 4]; /* the last 32 KB decoded; a sector is programmed from here */
@@ -142,7 +143,6 @@ static struct {
  *   void hw_drain(void)               until all is on the wire
  *   u32  hw_divider(void), void hw_set_divider(u32)
  *   volatile u32 *hw_spi_words, HW_SPI_ADDRESS, HW_SPI_STATUS; u32 hw_spi(u32 bit)
- *   u32  hw_status2(void)             second status byte
  *   const u32 *hw_fuses               four words: MAC address and package
  *   void hw_md5_start(context), hw_md5_add(context, bytes, n), hw_md5_end(digest, context)
  *   u32  hw_can_boot(void)

@@ -47,7 +47,7 @@ static u32 writable(u32 address, u32 length) {
 }
 
 static u32 fetch(u32 address) {
-    HW_SPI_ADDRESS = address | PIECE << 24;
+    HW_SPI_ADDRESS = address | LOOK << 24;
     return hw_spi(SPI_READ) ? 1 : fail(ST_TIMEOUT);
 }
 
@@ -58,23 +58,37 @@ static u32 change(u32 address, u32 command, u32 limit_ms) {
     return hw_spi(command) ? ready(limit_ms) : fail(ST_TIMEOUT);
 }
 
-/* Compare a sector with `want` (NULL: with blank) and digest it. */
+/* Compare a sector with `want` (0: with blank) and digest it. Most of a flash is blank: while nothing else was seen the
+ * words are only looked at, and the digest of a blank sector is known. */
+#define BLANK_DIGEST 0xf154670au
 enum { DIFFERS = 1, NEEDS_ERASE = 2 };
 static u32 inspect(u32 address, const u32 *want, u32 *digest) {
-    u32 found = 0, crc = ~0u;
-    for (u32 at = 0; at < SECTOR; at += PIECE) {
+    u32 differs = 0, unset = 0, crc = ~0u, blank_yet = !want;
+    volatile u32 *const words = hw_spi_words, *const end = words + LOOK / 4, *word;
+    for (u32 at = 0; at < SECTOR; at += LOOK) {
         if (!fetch(address + at)) return DIFFERS | NEEDS_ERASE;
-        for (u32 k = 0; k < PIECE / 4; k++) {
-            u32 is = hw_spi_words[k], should = want ? want[at / 4 + k] : ~0u;
-            if (is != should) found |= (is & should) != should ? DIFFERS | NEEDS_ERASE : DIFFERS;
-            if (digest) crc = crc_word(crc, is);
+        if (blank_yet) {
+            u32 all = ~0u;
+            for (word = words; word < end; word++) all &= *word;
+            if (!~all) continue;
+            blank_yet = 0;
+            for (u32 n = at; n; n--) crc = crc_byte(crc, 255);
+        }
+        for (word = words; word < end; word++) {
+            u32 is = *word, should = want ? *want++ : ~0u;
+            differs |= is ^ should;
+            unset |= ~is & should;
+            crc = crc_word(crc, is);
         }
     }
-    if (digest) *digest = ~crc;
-    return found;
+    *digest = blank_yet ? BLANK_DIGEST : ~crc;
+    return differs ? unset ? DIFFERS | NEEDS_ERASE : DIFFERS : 0;
 }
 
-static u32 blank(u32 address) { return !inspect(address, 0, 0); }
+static u32 blank(u32 address) {
+    u32 digest;
+    return !inspect(address, 0, &digest);
+}
 
 /* Blank afterwards, or g.fault. */
 static void erase_sector(u32 address) {
@@ -104,10 +118,12 @@ static u32 put_sector(u32 address, const u32 *want, u32 *digest) {
     for (u32 at = SECTOR; at;) {
         at -= PIECE;
         const u32 *piece = want + at / 4;
-        u32 same = 1;
-        if (!fetch(address + at)) return 0;
-        for (u32 k = 0; k < PIECE / 4; k++) same &= hw_spi_words[k] == piece[k];
-        if (same) continue;
+        u32 other = 0;
+        for (u32 k = 0; k < PIECE / 4; k++) {
+            if (!(k & (LOOK / 4 - 1)) && !fetch(address + at + 4 * k)) return 0;
+            other |= hw_spi_words[k & (LOOK / 4 - 1)] ^ piece[k];
+        }
+        if (!other) continue;
         if (!ready(PROGRAM_MS)) return 0;
         for (u32 k = 0; k < PIECE / 4; k++) hw_spi_words[k] = piece[k];
         if (!change((address + at) | PIECE << 24, SPI_PP, PROGRAM_MS)) return 0;

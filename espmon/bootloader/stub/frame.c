@@ -1,19 +1,23 @@
 /* Frames: COBS with 0 as the delimiter; op u8, tag u8, argument u16, body, CRC-32 of all before it. Little endian. */
 
-static void crc_start(void) {
-    for (u32 i = 0; i < 256; i++) {
-        u32 c = i;
-        for (u32 k = 0; k < 8; k++) c = c & 1 ? c >> 1 ^ 0xedb88320u : c >> 1; /* CRC-32 of IEEE 802.3, reflected */
-        g.crc_table[i] = c;
-    }
-}
-
 static inline u32 crc_byte(u32 crc, u32 byte) { return crc >> 8 ^ g.crc_table[(crc ^ byte) & 255]; }
 
-static u32 crc_word(u32 crc, u32 word) {
+/* Four tables: a word takes four looks. */
+static inline u32 crc_word(u32 crc, u32 word) {
+    const u32 *table = g.crc_table;
     crc ^= word;
-    for (u32 k = 0; k < 4; k++) crc = crc >> 8 ^ g.crc_table[crc & 255];
-    return crc;
+    return table[768 + (crc & 255)] ^ table[512 + (crc >> 8 & 255)] ^ table[256 + (crc >> 16 & 255)] ^ table[crc >> 24];
+}
+
+static void crc_start(void) {
+    u32 *table = g.crc_table;
+    for (u32 i = 0; i < 1024; i++) {
+        u32 c = i < 256 ? i : table[i - 256];
+        if (i < 256)
+            for (u32 k = 0; k < 8; k++) c = c & 1 ? c >> 1 ^ 0xedb88320u : c >> 1; /* CRC-32 of IEEE 802.3, reflected */
+        else c = c >> 8 ^ table[c & 255];
+        table[i] = c;
+    }
 }
 
 static u32 crc_bytes(const u8 *bytes, u32 n) {

@@ -32,13 +32,9 @@ enum {
 #define SPI_CMD SPI[0]
 #define HW_SPI_ADDRESS SPI[1]
 #define HW_SPI_STATUS SPI[4]
-#define SPI_USER SPI[7]
-#define SPI_USER1 SPI[8]
-#define SPI_USER2 SPI[9]
 #define hw_spi_words (SPI + 16)
 
 #define hw_fuses ((const u32 *)0x3ff00050)
-#define CPU_CLOCK REG(0x3ff00014)   /* bit 0: CPU at twice the bus clock */
 #define WATCHDOG SPI[0x700 / 4]     /* 0x60000900, bit 0: on */
 #define RTC_CONTROL REG(0x60000700) /* bit 31: software reset */
 
@@ -59,8 +55,8 @@ enum { ROM_RETURN = 0x40001100, ROM_BOOT = 0x400010a8, ROM_BOOT_WORD = 0x160025c
 enum { IRQ_UART = 5, IRQ_TIMER = 6 };
 enum { BOOT_DIVIDER = 0x2b6 }; /* reset value: 74880 with a 26 MHz crystal */
 
-/* Crystal of 26 MHz: bus 52, CPU 104 MHz. With 40 MHz all waits are shorter by a third and still generous. */
-static inline u32 hw_ms(u32 ms) { return ms * 104000u; }
+/* Crystal of 26 MHz: bus and CPU 52 MHz. With 40 MHz all waits are shorter by a third and still generous. */
+static inline u32 hw_ms(u32 ms) { return ms * 52000u; }
 
 static inline u32 hw_cycles(void) {
     u32 c;
@@ -78,7 +74,7 @@ static inline void unhush(void) { __asm__ volatile("rsil a2, 0" ::: "a2", "memor
 enum { SHORTEST = 300, LONGEST_NAP = 0x40000000 };
 
 static void doze(u32 cycles) {
-    if (cycles < SHORTEST) cycles = SHORTEST; /* a moment that is over before it is set would sleep for 41 s */
+    if (cycles < SHORTEST) cycles = SHORTEST; /* a moment that is over before it is set would sleep for 82 s */
     if (cycles > LONGEST_NAP) cycles = LONGEST_NAP;
     alarm_at(hw_cycles() + cycles);
     __asm__ volatile("waiti 0" ::: "memory");
@@ -128,7 +124,7 @@ static u32 hw_divider(void) { return UART_CLKDIV & 0xfffff; }
 static void hw_drain(void) {
     u32 since = hw_cycles();
     while ((g.tx_in != g.tx_out || UART_STATUS >> 16 & 255) && hw_cycles() - since < hw_ms(5000)) hw_nap(hw_ms(1) / 4);
-    hw_nap(hw_divider() * 2 * 12); /* the byte in the shift register */
+    hw_nap(hw_divider() * 12); /* the byte in the shift register */
 }
 
 static void hw_set_divider(u32 divider) { UART_CLKDIV = divider; }
@@ -139,20 +135,6 @@ static u32 hw_spi(u32 bit) {
     while (SPI_CMD)
         if (hw_cycles() - since > hw_ms(SPI_MS)) return 0;
     return 1;
-}
-
-/* Status byte 2 (command 0x35) has no bit of its own: a user command of 8 bits out, 8 bits in. */
-static u32 hw_status2(void) {
-    u32 user = SPI_USER, user1 = SPI_USER1, user2 = SPI_USER2, ok;
-    SPI_USER = 1u << 31 | 1u << 28;
-    SPI_USER1 = 7 << 8;
-    SPI_USER2 = 7u << 28 | 0x35;
-    hw_spi_words[0] = 0;
-    ok = hw_spi(18);
-    SPI_USER = user;
-    SPI_USER1 = user1;
-    SPI_USER2 = user2;
-    return ok ? hw_spi_words[0] & 255 : 0;
 }
 
 static u32 hw_can_boot(void) { return g.came_from == ROM_RETURN && REG(ROM_BOOT) == ROM_BOOT_WORD; }
@@ -167,7 +149,6 @@ u32 start(u32 came_from) {
     g.came_from = came_from;
     watchdog = WATCHDOG;
     WATCHDOG = watchdog & ~1u;
-    CPU_CLOCK |= 1;
     SelectSpiFunction();
     spi_flash_attach(0, 0);
 
@@ -187,7 +168,6 @@ u32 start(u32 came_from) {
     UART_INT_ENA = 0;
     UART_INT_CLR = ~0u;
     UART_CONF1 = conf1;
-    CPU_CLOCK &= ~1u;
     UART_CLKDIV = how == LEAVE_RETURN ? divider : BOOT_DIVIDER;
     WATCHDOG = watchdog;
     if (how == LEAVE_RESET) {

@@ -172,7 +172,7 @@ class Hello:
     """What the stub says of itself and the chip.
 
     `window`: bytes of data frames that may be under way. `divider`: of its UART. `flash_id`: 0 when no chip answers.
-    `status`: status byte 1, and 2 in the upper byte. `flash_size`: bytes, 0 when the id says none. `damaged`, `lost`,
+    `status`: status byte 1. `flash_size`: bytes, 0 when the id says none. `damaged`, `lost`,
     `overruns`, `framing`: received frames with a wrong CRC; bytes that found the ring full, the UART's own buffer full,
     or no stop bit. `can_boot`: this ROM lets the stub start the application itself. `fuses`: the words at
     :data:`FUSES`, which hold the MAC address and the package.

@@ -120,7 +120,7 @@ static void do_hello(void) {
     if (identify()) ready(SPI_MS * 10); /* attaching writes the status register */
     ANSWER[0] = WINDOW;
     ANSWER[1] = hw_divider();
-    ANSWER[2] = g.chip ? status1() | hw_status2() << 8 : 0;
+    ANSWER[2] = g.chip ? status1() : 0;
     ANSWER[3] = hw_can_boot();
     tell(4, &g.chip, 6);
     tell(10, hw_fuses, 4);
@@ -142,32 +142,30 @@ static void do_read(void) {
     u32 *out = g.window; /* head, body and CRC: no write is under way */
     for (; count; count--, address += SECTOR) {
         u32 any = 0;
-        for (u32 at = 0; at < SECTOR; at += PIECE) {
+        for (u32 at = 0; at < SECTOR; at += LOOK) {
             if (!fetch(address + at)) {
                 reply(g.fault, 4); /* four bytes: an error, where none are a blank sector */
                 return;
             }
-            for (u32 k = 0; k < PIECE / 4; k++) any |= ~(out[1 + at / 4 + k] = hw_spi_words[k]);
+            for (u32 k = 0; k < LOOK / 4; k++) any |= ~(out[1 + at / 4 + k] = hw_spi_words[k]);
         }
         send(out, OP_READ | REPLY, tag, address / SECTOR, any ? SECTOR : 0);
     }
 }
 
 static void do_digest(void) {
-    u32 address = BODY[0], left = BODY[1], crc = ~0u;
+    u32 address = BODY[0], left = BODY[1];
     u32 *context = g.window, *piece = g.window + 64; /* no write is under way */
     hw_md5_start(context);
     while (left && fetch(address)) {
-        u32 n = left < PIECE ? left : PIECE;
-        for (u32 k = 0; k < PIECE / 4; k++) piece[k] = hw_spi_words[k];
-        for (u32 k = 0; k < n; k++) crc = crc_byte(crc, ((u8 *)piece)[k]);
+        u32 n = left < LOOK ? left : LOOK;
+        for (u32 k = 0; k < LOOK / 4; k++) piece[k] = hw_spi_words[k];
         hw_md5_add(context, piece, n);
         address += n;
         left -= n;
     }
-    ANSWER[0] = ~crc;
-    hw_md5_end((u8 *)(ANSWER + 1), context);
-    reply(g.fault, 20);
+    hw_md5_end((u8 *)ANSWER, context);
+    reply(g.fault, 16);
 }
 
 static void do_erase(void) {
