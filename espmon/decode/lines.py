@@ -22,7 +22,8 @@ _PUNCTUATION = str.maketrans({
 })  # fmt: skip
 _ENTITIES = {"&gt;": ">", "&lt;": "<", "&amp;": "&", "&quot;": '"', "&#39;": "'", "&nbsp;": " "}
 _ENTITY = re.compile("|".join(_ENTITIES))
-_MARKDOWN_ESCAPE = re.compile(r"\\([>_*()\[\]<#`])")
+_MARKDOWN_ESCAPE = re.compile(r"\\([>_*()\[\]<#`\"])")
+_PERCENT = re.compile(r"%([0-9A-Fa-f]{2})")
 
 
 def clean(raw: bytes) -> str:
@@ -37,6 +38,8 @@ def clean(raw: bytes) -> str:
     if "<" in text or "\\" in text:
         text = _MARKS.sub("", text)
         text = _MARKDOWN_ESCAPE.sub(r"\1", text)
+    if "%0A" in text or "%0a" in text or "%0D" in text:  # a block that was sent in a URL
+        text = _PERCENT.sub(lambda m: chr(int(m[1], 16)), text).replace("\r\n", "\r").replace("\n", "\r")
     if "&" in text:
         text = _ENTITY.sub(lambda m: _ENTITIES[m[0]], text)
     if "                    " in text:

@@ -22,7 +22,7 @@ _PATTERN = re.compile(
       |[34][0-9a-fA-F]{7}:\ ?0x[34]|[0-9a-f]{1,2}\ \([A-Z])
     |k(?:>>>|&gt;|\ smash|\ overflow|\ memory|\ watchdog|trace)
     |b(?:oot(?:\ mode|:\ ESP-IDF|\ verif|reason|able|\ reason|:\*)|ort\ called)
-    |w(?:aiting\ for|nout\ det)
+    |w(?:aiting\ for|nout\ )
     |_(?:core_dump|main\.c|cal\[|sync\ f|open\ f|upload_m)
     |'(?:ed\ ?\(|t\ find)
     |J(?:an\ |un\ |ul\ )

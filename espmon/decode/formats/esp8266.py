@@ -5,6 +5,7 @@ The dumps share their registers and stack blocks, so they share one table; what 
 
 from __future__ import annotations
 
+import difflib
 import re
 
 from espmon.decode import causes
@@ -31,6 +32,7 @@ TOKENS = (
     ),
     Spec("exception", r"(?<!atal )(?<!C\+\+ )(?i:e?x?ception)\s{0,2}\((?P<n>\d{1,3})\)\s*:?", ("ception",)),
     Spec("epc", rf"(?P<reg>(?i:epc[1-7]|excvaddr|depc))\s?=\s?(?:0x)?(?P<v>{_H8}){_STOP}", ("depc", "epc", "excvaddr")),
+    Spec("epc-damaged", rf"(?<=[0-9a-fA-F][, ])\s?(?P<reg>[^\s=,]{{2,9}})\s?=\s?0x(?P<v>{_H8}){_STOP}", ("=0x", "= 0x", "=\t0x")),
     Spec("soft-wdt", r"(?:S|s)?oft WDT reset(?: - deliberate infinite loop detected)?", ("oft wdt reset",)),
     Spec("hard-wdt", r"Hardware WDT reset", ("hardware wdt reset",)),
     Spec(
@@ -53,7 +55,9 @@ TOKENS = (
     Spec("hwdt-note", r"Cont stack is yielding|Caution, the stack is possibly corrupt", ("aution, the stack is possibly corrupt", "ont stack is yielding")),
 )
 
-_GARBLED = re.compile(r"(?i:x\S{0,2}e\S{0,2}ti\S{0,2}n|exc\S{2,6})\s*\(?(\d{1,2})\)")
+# What is left of a header: `(28):` at the end of a short line.
+_GARBLED = re.compile(r"^[^()]{0,24}\((\d{1,2})\)\s*:?\W*$")
+_ORDER = ("epc1", "epc2", "epc3", "excvaddr", "depc")
 
 
 def _begin(dump: Dump, framework: str) -> None:
@@ -104,6 +108,14 @@ def register(dump: Dump, token: Token) -> str | None:
     return None
 
 
+def damaged_register(dump: Dump, token: Token) -> str | None:
+    """A register whose name lost letters: it is the next one of the row, if its name is still close to that."""
+    due = next((name for name in _ORDER if name not in dump.registers), None)
+    if due is not None and difflib.SequenceMatcher(None, token["reg"].lower(), due, autojunk=False).ratio() >= 0.6:
+        dump.registers[due] = int(token["v"], 16)
+    return None
+
+
 def loose_register(dump: Dump, token: Token) -> str | None:
     """Registers whose header is lost or comes after them."""
     if token["reg"].lower() != "epc1" or dump.kind is not None:
@@ -119,7 +131,7 @@ def loose_register(dump: Dump, token: Token) -> str | None:
 
 def garbled_header(dump: Dump, previous: str) -> None:
     """A damaged header in the line before loose registers may still show its number."""
-    m = _GARBLED.search(previous)
+    m = _GARBLED.search(previous[-200:])
     if m is not None and dump.number is None:
         dump.number = int(m[1])
         dump.name = causes.XTENSA.get(dump.number)
@@ -317,6 +329,7 @@ TABLE = {
     **rules("-", "epc", loose_register, "regs"),
     **rules("prelude", "epc", loose_register, "regs"),
     **rules("head regs after again", "epc", register, "regs"),
+    **rules("regs", "epc-damaged", damaged_register, "regs"),
     **rules("stack", "epc", lambda d, t: SPLIT, "regs"),
     **rules("prelude " + _ANY, "ctx", context, "head"),
     **rules("prelude " + _ANY, "sp", stack_pointer, "head"),

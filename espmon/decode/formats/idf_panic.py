@@ -11,7 +11,7 @@ from espmon.decode.formats.idf_body import BODY, JOINS, STATES, complete
 from espmon.decode.formats.shape import SPLIT, Format, rules
 from espmon.decode.scan import Spec, Token
 
-_PANICED = r"(?i:pa?n?i?c?['`]\s?ed)"
+_PANICED = r"(?i:p?a?n?i?c?['`]?\s?ed)"
 _REASON_END = r"(?:\)|(?=\s*\.? ?Exception was)|\s*$)"
 
 TOKENS = (

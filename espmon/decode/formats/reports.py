@@ -237,7 +237,7 @@ ESPHOME = Format(
         **rules("told", "short-pc", esphome_pc, "told"),
         **rules("told", "esphome-bt", esphome_bt, "told"),
     },
-    patience=8,
+    patience=20,
 )
 
 # --- Tasmota: RestartReason and StatusSTK in its JSON --------------------------------------------------------------

@@ -18,12 +18,17 @@ _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 TOKENS = (
     Spec(
         "boot-8266",
-        r"(?:\S{0,6}ts {1,3}(?P<date>Jan {1,3}8 2013)\s{0,2}[,.]?\s{0,3})?\W{0,3}r?st,? {0,2}cause ?: ?(?P<cause>\d{1,2})\W{1,4}boot mode ?: ?(?:\( ?(?P<x>\d{1,2}) ?[, .] ?(?P<y>\d{1,2})\)?|(?P<x2>\d) ?, ?(?P<y2>\d)\))", ("boot mode",),
+        r"(?:\S{0,6}ts {1,3}(?P<date>Jan {1,3}8 2013)\s{0,2}[,.]?\s{0,3})?\W{0,3}r?st,? {0,2}\S{0,2}cause ?: ?(?P<cause>\d{1,2})\W{1,4}boot mode ?: ?(?:\([^\d\n]{0,2}(?P<x>\d{1,2}) ?[, .] ?(?P<y>\d{1,2})\)?|[^\d\n]{0,2}(?P<x2>\d) ?, ?(?P<y2>\d)\))", ("boot mode",),
+    ),
+    Spec(
+        "boot-8266",
+        r"(?P<date>Jan {1,3}8 2013)\D{1,16}(?P<cause>\d)\D{1,18}\( ?(?P<x>\d) ?[,. ] ?(?P<y>\d)\)?",
+        ("8 2013",),
     ),
     Spec("boot-8266", r"(?<!\w)\S{0,3}oot mode ?: ?\((?P<x>\d{1,2}) ?, ?(?P<y>\d{1,2})\)(?P<cause>)(?P<date>)", ("oot mode",)),
     Spec(
         "boot-32",
-        r"r?st ?: ?(?P<code>[0-9a-zA-Z?]{1,5}) {0,2}\(? ?(?P<name>[A-Z][A-Z0-9_?]{2,40})\)? ?[,.; ]{0,3}\**b?oot ?: ?(?P<raw>0x[0-9a-fA-F]{1,4})\**(?: {0,2}\((?P<mode>[A-Za-z0-9_?/]{2,60}(?:\([A-Za-z0-9_/?.]{0,60}\)?)?)\)?)?", ("oot",),
+        r"(?<![A-Za-z])(?:rst|rs|rt|st|t) ?: ?(?P<code>[0-9a-zA-Z?]{1,5}) {0,2}\(? ?(?P<name>[A-Z][A-Z0-9_?]{2,40})\w?\W{0,6}\w{1,5} ?: ?(?P<raw>0x[0-9a-fA-F]{1,4})\**(?: {0,2}\((?P<mode>[A-Za-z0-9_?/]{2,60}(?:\([A-Za-z0-9_/?.]{0,60}\)?)?)\)?)?", (":0x", ": 0x"),
     ),
     Spec("boot-32-cut", r"(?<!\w)rst:(?P<code>0x[0-9a-fA-F]{1,2}) \((?P<name>[A-Z][A-Z0-9_]{2,40})\)(?:,b?o?o?t?:?(?:0x)?)?(?=\s*$)", ("rst:",)),
     Spec("rom-32", r"-ROM:(?P<rom>esp[0-9a-z]{2,8}(?:-[0-9a-z]{1,12})?-\d{8})", ("-rom:",)),
@@ -32,7 +37,7 @@ TOKENS = (
     Spec("saved-pc", r"(?:Core\d )?Saved PC ?: ?(?P<pc>0x[0-9a-fA-F]{8})", ("saved pc",)),
     Spec("spi-line", r"SPIWP:0x[0-9a-fA-F]{1,2}|(?:SPI )?mode:\w{3,8}, clock div:\d+", (", clock div:", "spiwp:0x")),
     Spec("load-32", r"load:(?P<addr>0x[0-9a-fA-F]{8}),len:(?P<len>(?:0x)?[0-9a-fA-F]{1,10})", ("load:",)),
-    Spec("brownout", r"(?i:brownout detector was triggered)", ("brownout detector was triggered",)),
+    Spec("brownout", r"(?i:b?r?ownout detector \w{2,4} \w{6,10}|brownout \w{4,9} was \w{6,10}|detector was triggered)", ("ownout ", "detector was triggered")),
     Spec("waiting-download", r"(?i:waiting for download)", ("waiting for download",)),
     Spec("waiting-host", r"(?i:waiting for host)", ("waiting for host",)),
     Spec("invalid-header", r"(?i:nvalid header) ?: ?(?P<v>0x[0-9a-fA-F]{8})(?![0-9a-fA-F])", ("nvalid header",)),
