@@ -75,7 +75,7 @@ def sim(
     settings = settings_from(pairs, settings)
     if "en_rise" not in dict(pairs) and "en_rise" not in url and "en-rise" not in url:
         # pyserial's RFC 2217 client needs 50 ms and more per change of a line, EN has to wait for the boot pin
-        settings = settings_from([("en_rise", str(0.2 * settings.speed))], settings)
+        settings = settings_from([("en_rise", str(0.1 * settings.speed))], settings)
     host, _, number = (listen or "127.0.0.1:2217").rpartition(":")
     if not number.isdigit() or int(number) > 65535:
         raise UsageProblem(f"--rfc2217 {listen}: not HOST:PORT", "for instance --rfc2217 127.0.0.1:2217")

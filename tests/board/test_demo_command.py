@@ -1,4 +1,4 @@
-"""`espmon demo`, as a person runs it: no terminal, ends by itself, shows where the crash is."""
+"""`espmon demo --crash`: one board in the monitor; no terminal, ends by itself, shows where the crash is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -30,8 +32,18 @@ def run(*arguments: str) -> tuple[int, str, float]:
     return done.returncode, done.stdout, time.monotonic() - start
 
 
-def test_demo_shows_boot_and_crash_with_source_line() -> None:
-    status, out, seconds = run()
+@pytest.fixture(scope="module")
+def runs() -> Iterator[dict[str, Future[tuple[int, str, float]]]]:
+    """Both runs side by side."""
+    with ThreadPoolExecutor(2) as pool:
+        yield {"shown": pool.submit(run, "--crash", "load"), "events": pool.submit(run, "--json", "--crash", "divide")}
+
+
+Runs = dict[str, "Future[tuple[int, str, float]]"]
+
+
+def test_demo_shows_boot_and_crash_with_source_line(runs: Runs) -> None:
+    status, out, seconds = runs["shown"].result(60)
     assert status == 0
     assert seconds < 30
     assert "rst cause:1, boot mode:(3,6)" in out
@@ -43,8 +55,8 @@ def test_demo_shows_boot_and_crash_with_source_line() -> None:
     assert out.count("report 1\n") == 2  # it is healthy again after the crash
 
 
-def test_demo_prints_events() -> None:
-    status, out, _ = run("--json", "--crash", "divide")
+def test_demo_prints_events(runs: Runs) -> None:
+    status, out, _ = runs["events"].result(60)
     events = [json.loads(line) for line in out.splitlines()]
     assert status == 0
     crashes = [event for event in events if event["type"] == "crash"]

@@ -6,6 +6,7 @@ quick_esptool.py, one as it comes from PyPI.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import random
 import subprocess
@@ -49,49 +50,61 @@ class Session:
     read: dict[str, bytes] = field(default_factory=dict)
 
 
+@contextlib.contextmanager
+def server(chip: str, flash: Path, *more: str) -> Iterator[str]:
+    """`espmon sim` as a process of its own; gives the URL that it prints."""
+    command = [
+        sys.executable,
+        "-m",
+        "espmon",
+        "sim",
+        chip,
+        "--rfc2217",
+        "127.0.0.1:0",
+        "--flash",
+        str(flash),
+        "--speed",
+        "20",
+    ]
+    with subprocess.Popen(
+        [*command, *more], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().split("at ")[1].split(",")[0].strip()
+        finally:
+            process.terminate()
+            process.communicate(timeout=10)
+
+
 def run_session(chip: str, folder: Path) -> Session:
     flash = folder / "flash.bin"
     noise = random.Random(chip)
     session = Session(noise.randbytes(SIZE), noise.randbytes(SIZE // 2) + b"\xff\x00" * (SIZE // 4))
     (folder / "first.bin").write_bytes(session.first)
     (folder / "second.bin").write_bytes(session.second)
-    server = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "espmon",
-            "sim",
-            chip,
-            "--rfc2217",
-            "127.0.0.1:0",
-            "--flash",
-            str(flash),
-            "--speed",
-            "10",
-        ],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert server.stdout is not None
-        url = server.stdout.readline().split("at ")[1].split(",")[0].strip()
 
-        def esptool(name: str, *arguments: str, unchanged: bool = False) -> None:
-            tool = ["-m", "esptool"] if unchanged else [str(QUICK)]
-            done = subprocess.run(
-                [sys.executable, *tool, "--port", url, *arguments],
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-                cwd=folder,
-            )
-            session.outcomes[name] = Outcome(done.returncode, done.stdout + done.stderr, flash.read_bytes())
+    def esptool(name: str, *arguments: str, unchanged: bool = False) -> None:
+        tool = ["-m", "esptool"] if unchanged else [str(QUICK)]
+        done = subprocess.run(
+            [sys.executable, *tool, "--port", url, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            cwd=folder,
+        )
+        session.outcomes[name] = Outcome(done.returncode, done.stdout + done.stderr, flash.read_bytes())
 
+    unchanged = chip == "esp8266"
+    if unchanged:
+        with server(chip, flash) as url:
+            esptool("chip-id no stub", "--no-stub", "chip-id", unchanged=True)
+    # EN has to rise after GPIO0 has fallen (a few ms with the quick client) and before esptool lets it go (50 ms)
+    with server(chip, flash, "--set", "en-rise=0.6") as url:
         read = str(folder / "read.bin")
-        esptool("chip-id no stub", "--no-stub", "chip-id", unchanged=chip == "esp8266")
+        if not unchanged:
+            esptool("chip-id no stub", "--no-stub", "chip-id")
         esptool("chip-id", "chip-id")
         esptool("flash-id", "flash-id")
         esptool("write-flash", "write-flash", hex(FIRST), "first.bin")
@@ -107,9 +120,6 @@ def run_session(chip: str, folder: Path) -> Session:
         session.read["read-flash no stub"] = Path(read).read_bytes() if Path(read).exists() else b""
         if chip == "esp8266":
             esptool("erase-region no stub", "--no-stub", "erase-region", hex(SECOND), "0x1000")
-    finally:
-        server.terminate()
-        server.communicate(timeout=10)
     return session
 
 
