@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 
 from espmon.symbolize.elf import ElfFile, clean
 from espmon.symbolize.lines import FAULTS, Budget, LineTable, Malformed, sleb, string_at, uleb
+from espmon.symbolize.ranges import painted
 
 _U16 = struct.Struct("<H").unpack_from
 _U32 = struct.Struct("<I").unpack_from
@@ -181,7 +182,7 @@ class Unit:
 
     __slots__ = (
         "abbrev_offset", "abbrev_table", "addr_base", "address_size", "attributes", "base", "comp_dir", "die", "end", "functions", "functions_all", "line_table",
-        "offset", "offset_size", "rnglists_base", "scope_starts", "scopes", "stmt_list", "str_offsets_base", "version",
+        "offset", "offset_size", "painted", "rnglists_base", "scope_starts", "scopes", "stmt_list", "str_offsets_base", "version",
     )  # fmt: skip
 
     def __init__(
@@ -204,6 +205,8 @@ class Unit:
         self.rnglists_base = 12
         self.functions: list[Function] | None = None
         self.functions_all = False
+        # by address: starts; (end, function)
+        self.painted: tuple[list[int], list[tuple[int, Function]]] | None = None
         self.scopes: list[tuple[int, int, int]] | None = None
         self.scope_starts: list[int] = []
         self.line_table: LineTable | None = None
@@ -1010,10 +1013,22 @@ class DwarfReader:
 
     def function_at(self, unit: Unit, address: int) -> Function | None:
         """The concrete function that `address` lies in."""
-        found = _last_at(self.functions(unit), address)
+        found = self._painted_at(unit, address)
         if found is None and not unit.functions_all:
-            found = _last_at(self.all_functions(unit), address)
+            before = len(self.functions(unit))
+            if len(self.all_functions(unit)) != before:
+                unit.painted = None
+                found = self._painted_at(unit, address)
         return found
+
+    def _painted_at(self, unit: Unit, address: int) -> Function | None:
+        if unit.painted is None:
+            functions = [(low, high, function) for function in self.functions(unit) for low, high in function.ranges]
+            spans = painted((low, high) for low, high, _ in functions)
+            unit.painted = [start for start, _, _ in spans], [(end, functions[which][2]) for _, end, which in spans]
+        starts, rows = unit.painted
+        at = bisect_right(starts, address) - 1
+        return rows[at][1] if at >= 0 and address < rows[at][0] else None
 
     def all_functions(self, unit: Unit) -> list[Function]:
         """The unit's functions, those inside of others included: lambdas and methods of local classes.
@@ -1110,16 +1125,6 @@ class DwarfReader:
             return self.name_of(die)
         except FAULTS:
             return None, None
-
-
-def _last_at(functions: list[Function], address: int) -> Function | None:
-    best = None
-    for function in functions:
-        for low, high in function.ranges:
-            if low <= address < high:
-                best = function
-                break
-    return best
 
 
 def _start_of(function: Function, address: int) -> int:

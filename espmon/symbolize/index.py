@@ -28,6 +28,7 @@ from pathlib import Path
 from espmon.symbolize.dwarf import DwarfReader, FrameTuple, Function, Node, Unit
 from espmon.symbolize.elf import ElfFile, Symbol
 from espmon.symbolize.lines import FAULTS, LineTable
+from espmon.symbolize.ranges import painted
 
 MAGIC = b"ESPMIDX2"
 NONE = 0xFFFFFFFF
@@ -144,11 +145,11 @@ class _Builder:
         """(start, end, innermost frame) of one unit within `segments`, sorted."""
         reader = self.reader
         table = reader.lines(unit)
-        painted = self._painted(unit, segments, table, symbols)
+        functions = self._functions(unit, segments, table, symbols)
         rows = _rows(table)
         files: dict[int, int] = {}
         out: list[tuple[int, int, int]] = []
-        paint_starts = [paint[0] for paint in painted]
+        paint_starts = [paint[0] for paint in functions]
         row_starts = [row[0] for row in rows]
         for low, high in segments:
             at = bisect_right(row_starts, low) - 1
@@ -164,12 +165,12 @@ class _Builder:
                 elif at + 1 < len(rows):
                     stop = min(stop, rows[at + 1][0])
                 function, outer, named = 0, NONE, False
-                if paint >= 0 and painted[paint][1] > place:
-                    _, end, function, outer = painted[paint]
+                if paint >= 0 and functions[paint][1] > place:
+                    _, end, function, outer = functions[paint]
                     named = True
                     stop = min(stop, end)
-                elif paint + 1 < len(painted):
-                    stop = min(stop, painted[paint + 1][0])
+                elif paint + 1 < len(functions):
+                    stop = min(stop, functions[paint + 1][0])
                 file = 0
                 line = 0
                 if key >= 0 and table is not None:
@@ -183,11 +184,11 @@ class _Builder:
                 place = stop
                 while at + 1 < len(rows) and row_starts[at + 1] <= place:
                     at += 1
-                while paint + 1 < len(painted) and paint_starts[paint + 1] <= place:
+                while paint + 1 < len(functions) and paint_starts[paint + 1] <= place:
                     paint += 1
         return out
 
-    def _painted(self, unit: Unit, segments: list[tuple[int, int]], table: LineTable | None, symbols: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    def _functions(self, unit: Unit, segments: list[tuple[int, int]], table: LineTable | None, symbols: Sequence[int]) -> list[tuple[int, int, int, int]]:
         """(start, end, function, outer frame): what is innermost where, by the rule that the later DIE wins."""
         reader = self.reader
         try:
@@ -217,7 +218,14 @@ class _Builder:
                 inlined = self.function(name_, linkage_, 0)
                 for low, high in ranges:
                     spans.append((low, high, inlined, self._outer(function, nodes, index, low, table, outers, name, linkage)))
-        return _paint(spans)
+        out: list[tuple[int, int, int, int]] = []
+        for low, high, which in painted((low, high) for low, high, _, _ in spans):
+            _, _, inner, outer = spans[which]
+            if out and out[-1][1:] == (low, inner, outer):
+                out[-1] = (out[-1][0], high, inner, outer)
+            else:
+                out.append((low, high, inner, outer))
+        return out
 
     def _outer(self, function: Function, nodes: list[Node], index: int, address: int, table: LineTable | None, known: dict[tuple[int, int], int], name: str | None, linkage: str | None) -> int:
         start = next((low for low, high in function.ranges if low <= address < high), 0)
@@ -278,33 +286,6 @@ def _rows(table: LineTable | None) -> list[tuple[int, int, int]]:
     return out
 
 
-def _paint(spans: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
-    """Spans in tree order -> spans without overlap, sorted: where several overlap the last one stands."""
-    ends: list[tuple[int, int, int]] = []
-    for order, (low, high, _, _) in enumerate(spans):
-        ends.append((low, 1, order))
-        ends.append((high, 0, order))
-    ends.sort()
-    active: list[int] = []  # orders, ascending; nesting is shallow, so insertion is cheap
-    out: list[tuple[int, int, int, int]] = []
-    place = 0
-    for address, opening, order in ends:
-        if active and place < address:
-            _, _, function, outer = spans[active[-1]]
-            if out and out[-1][1] == place and out[-1][2] == function and out[-1][3] == outer:
-                out[-1] = (out[-1][0], address, function, outer)
-            else:
-                out.append((place, address, function, outer))
-        place = address
-        if opening:
-            active.insert(bisect_left(active, order), order)
-        else:
-            at = bisect_left(active, order)
-            if at < len(active) and active[at] == order:
-                del active[at]
-    return out
-
-
 def build(elf: ElfFile) -> bytes:
     """The index of `elf` as bytes. Damaged units are left out; never raises for what the ELF holds.
 
@@ -326,6 +307,7 @@ def build(elf: ElfFile) -> bytes:
         unit.line_table = None
         unit.functions = None
         unit.functions_all = False
+        unit.painted = None
         reader.forget_lines(unit)
     found.sort()
     names = [key[0] for key in builder.functions]

@@ -57,9 +57,9 @@ def build_large_elf(compiler: str, out: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     picked = random.Random(7)
     header = ["typedef unsigned u32;", "extern volatile u32 sink;"]
-    for number in range(300):
+    for number in range(1400):
         members = "".join(
-            f" {picked.choice(['u32', 'int', 'char', 'short', 'void *', 'struct s' + str(max(0, number - 1)) + ' *'])} m{i};"
+            f" {picked.choice(['u32', 'int', 'char', 'short', 'void *', 'struct s' + str(max(0, number - picked.randrange(1, 9))) + ' *'])} m{i};"
             for i in range(picked.randrange(4, 14))
         )
         header.append(f"struct s{number} {{{members} }};")
@@ -73,9 +73,9 @@ def build_large_elf(compiler: str, out: Path) -> None:
     jobs: list[subprocess.Popen[bytes]] = []
     for unit in range(70):
         lines = ['#include "all.h"']
-        for number in range(20):
+        for number in range(16):
             lines.append(
-                f"u32 f{unit}_{number}(u32 a, int b, struct s{picked.randrange(300)} *p)\n{{\n  u32 x = h{picked.randrange(40)}(a, b);\n"
+                f"u32 f{unit}_{number}(u32 a, int b, struct s{picked.randrange(1400)} *p)\n{{\n  u32 x = h{picked.randrange(40)}(a, b);\n"
                 f"  if (p)\n    x += h{picked.randrange(40)}(x, b + 1);\n  for (int i = 0; i < b; i++) {{\n    u32 y = h{picked.randrange(40)}(x, i);\n    sink = y;\n    x ^= y;\n  }}\n  return x;\n}}"
             )
         (folder / f"u{unit}.c").write_text("\n".join(lines) + "\n")
