@@ -49,7 +49,7 @@ def test_list_names_every_parameter() -> None:
         assert f"\n{name} " in "\n" + done.stdout
 
 
-@pytest.mark.filterwarnings("ignore:setDaemon:DeprecationWarning")  # pyserial's RFC 2217 client
+@pytest.mark.filterwarnings(r"ignore:set(Daemon|Name)\(\):DeprecationWarning")  # pyserial's RFC 2217 client
 def test_serves_one_client_after_the_other_and_keeps_the_flash(tmp_path: Path) -> None:
     """Baud rate, DTR and RTS travel; a second client finds the board where the first one left it."""
     flash = tmp_path / "flash.bin"
