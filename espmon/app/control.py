@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import secrets
+import select
 import socket
 import stat
 import struct
@@ -24,16 +25,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
 from espmon.app.config import Config, is_loopback
+from espmon.app.presence import registry
 from espmon.app.supervisor import Attached, Supervisor, Watch
-from espmon.errors import EspmonError, PortProblem, UsageProblem
+from espmon.errors import EspmonError, PortGone, PortProblem, UsageProblem
 from espmon.events import Event, to_json_line
+from espmon.port import Chunk, SerialPort
 from espmon.store.segments import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -114,6 +117,16 @@ class Wire:
         payload = self._exactly(length)
         return None if payload is None else (letter, payload)
 
+    def has_frame(self) -> bool:
+        """True when a whole frame has arrived already."""
+        if len(self._pending) < _HEAD.size:
+            return False
+        return len(self._pending) >= _HEAD.size + int(_HEAD.unpack_from(self._pending)[1])
+
+    def waits(self, seconds: float) -> bool:
+        """True when a frame, or a part of one, is there within `seconds`."""
+        return self.has_frame() or bool(select.select([self.connection], [], [], seconds)[0])
+
     def _exactly(self, count: int) -> bytes | None:
         while len(self._pending) < count:
             data = self.connection.recv(max(65536, count - len(self._pending)))
@@ -163,13 +176,9 @@ def socket_path(config: Config | None, state_dir: Path | None, *, explicit_state
     return Path(platformdirs.user_runtime_dir("espmon", appauthor=False)) / "control.sock"
 
 
-def _registry() -> Path:
-    return Path(platformdirs.user_state_dir("espmon", appauthor=False)) / "daemons"
-
-
 def register(place: Place, supervisor: Supervisor) -> Path | None:
     """Writes down where this daemon is reached, so that this user's commands find it without options."""
-    path = _registry() / f"{os.getpid()}.json"
+    path = registry() / f"{os.getpid()}.json"
     about = {
         "pid": os.getpid(),
         "socket": str(place.socket) if place.socket else None,
@@ -191,7 +200,7 @@ def running_daemons() -> list[dict[str, Any]]:
     """This user's daemons that are alive, as :func:`register` wrote them; dead ones' notes are removed."""
     out = []
     try:
-        notes = sorted(_registry().glob("*.json"))
+        notes = sorted(registry().glob("*.json"))
     except OSError:
         return []
     for note in notes:
@@ -501,7 +510,11 @@ def _when_closed(wire: Wire, wake: threading.Event, on_frame: Callable[[bytes, b
 def _attach(c: Conversation) -> None:
     """The port's bytes as they come (``D`` frames), and, for one client at a time, bytes to the board."""
     watch = c.watch()
+    if c.request.get("exclusive"):
+        _exclusive(c, watch)
+        return
     attached = Attached(c.who)
+    lines = _Lines()
     watch.attached = [*watch.attached, attached]
 
     def from_client(letter: bytes, payload: bytes) -> None:
@@ -517,12 +530,7 @@ def _attach(c: Conversation) -> None:
             except PortProblem as problem:
                 c.wire.send_json({"notice": problem.message})
         elif letter == b"J":
-            wish = json.loads(payload)
-            if isinstance(wish, dict) and wish.get("do") == "reset":
-                try:
-                    c.supervisor.reset(watch.name, c.who)
-                except EspmonError as problem:
-                    c.wire.send_json({"notice": problem.message})
+            c.wire.send_json(_line_wish(c, watch, payload, lines))
 
     try:
         port = watch.port
@@ -533,6 +541,7 @@ def _attach(c: Conversation) -> None:
             baud=port.baud if port else watch.rate.baud,
             chip=watch.section.chip,
             elf=list(watch.section.elf),
+            identity=asdict(watch.identity) if watch.identity else None,
             writer=watch.writer.who if watch.writer else None,
         )
         closed = _when_closed(c.wire, attached.ready, from_client)
@@ -552,6 +561,92 @@ def _attach(c: Conversation) -> None:
         watch.attached = [a for a in watch.attached if a is not attached]
         if watch.writer is attached:
             watch.writer = None
+
+
+class _Lines:
+    """What a client did to DTR and RTS: the end of an EN pulse is a reset of the board."""
+
+    def __init__(self) -> None:
+        self.pulled = False
+
+
+def _line_wish(c: Conversation, watch: Watch, payload: bytes, lines: _Lines) -> dict[str, Any]:
+    """DTR and RTS for an attached client, between the reader's reads: the port stays with the daemon."""
+    wish = json.loads(payload)
+    if not isinstance(wish, dict) or wish.get("do") != "lines":
+        return {"answer": False, "problem": "only DTR and RTS can be set while others read"}
+    try:
+        with watch.io:
+            if watch.state != "run" or watch.port is None:
+                return {"answer": False, "problem": f"{watch.name} is {watch.state}"}
+            done = watch.port.set_lines(wish.get("dtr"), wish.get("rts"))
+    except PortProblem as problem:
+        return {"answer": False, "problem": problem.message}
+    if done and wish.get("rts") is True:
+        lines.pulled = True
+    elif done and wish.get("rts") is False and lines.pulled:
+        lines.pulled = False
+        c.supervisor.was_reset(watch, c.who, "DTR and RTS")
+    return {"answer": done}
+
+
+def _exclusive(c: Conversation, watch: Watch) -> None:
+    """The port for one client alone: bytes, lines and rates as it wishes, in order; everything heard is logged."""
+    with c.supervisor.borrow(watch, c.who) as port:
+        watch.log.mark("borrowed", time.time(), time.monotonic(), by=c.who)
+        c.supervisor.database.audit(time.time(), watch.name, c.who, "borrow")
+        c.answer(
+            name=watch.name, device=watch.device, state="busy", baud=port.baud, chip=watch.section.chip, elf=list(watch.section.elf),
+            identity=asdict(watch.identity) if watch.identity else None,
+        )  # fmt: skip
+        lines = _Lines()
+        own_rate = port.baud
+        try:
+            while not c.supervisor.stop_operations.is_set():
+                while c.wire.waits(0.0):
+                    frame = c.wire.read_frame()
+                    if frame is None:
+                        return
+                    letter, payload = frame
+                    if letter == b"D":
+                        port.write(payload)
+                    else:
+                        c.wire.send_json(_loader_wish(c, watch, port, json.loads(payload), lines))
+                data = port.read(0.004)
+                if data:
+                    watch.frames_heard(Chunk(time.time(), data, time.monotonic()))
+                    c.wire.send_frame(b"D", data)
+        except (OSError, ValueError):
+            return  # the client has gone
+        finally:
+            with contextlib.suppress(PortProblem):
+                if port.baud != own_rate:
+                    port.set_baud(own_rate)
+            watch.log.mark("returned", time.time(), time.monotonic(), by=c.who)
+
+
+def _loader_wish(c: Conversation, watch: Watch, port: SerialPort, wish: Mapping[str, Any], lines: _Lines) -> dict[str, Any]:
+    try:
+        match wish.get("do"):
+            case "lines":
+                done = port.set_lines(wish.get("dtr"), wish.get("rts"))
+                if wish.get("rts") is True:
+                    lines.pulled = True
+                elif wish.get("rts") is False and lines.pulled:
+                    lines.pulled = False
+                    c.supervisor.was_reset(watch, c.who, "DTR and RTS")
+                return {"answer": done}
+            case "baud":
+                got = port.set_baud(int(wish["rate"]))
+                return {"answer": True, "got": got.got}
+            case "flush":
+                port.flush()
+                return {"answer": True}
+    except PortGone:
+        raise
+    except PortProblem as problem:
+        return {"answer": False, "problem": problem.message}
+    return {"answer": False, "problem": "the daemon does not know this wish"}
 
 
 def _lend(c: Conversation) -> None:
@@ -622,6 +717,13 @@ def _image(c: Conversation) -> None:
     c.answer(image=watch.policy.settings.image)
 
 
+def _learn(c: Conversation) -> None:
+    from espmon.app.rungs import learn
+
+    image = learn(c.supervisor, c.watch(), c.who, force=bool(c.request.get("force")))
+    c.answer(image=image.digest, bytes=image.size)
+
+
 REQUESTS: dict[str, Handler] = {
     "status": _status,
     "reload": _reload,
@@ -633,6 +735,7 @@ REQUESTS: dict[str, Handler] = {
     "recover": _recover,
     "symbols-changed": _symbols,
     "image-changed": _image,
+    "learn": _learn,
 }
 
 

@@ -181,6 +181,8 @@ class Listener(threading.Thread):
             while self._wishes:
                 self._perform(self._wishes.popleft())
             data = port.read(self._patience())
+            for notice in port.take_notices():
+                self._state("failed", notice)
             if data:
                 size = len(data)
                 if size >= PACED_BELOW:

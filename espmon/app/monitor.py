@@ -97,8 +97,16 @@ class Monitor:
     reconnecting), `LogUnwritable` for a log file. `screen` and `rate` are for tests and for the rate's own issue.
     """
 
-    def __init__(self, options: MonitorOptions, *, screen: Screen | None = None, rate: RateFollower | None = None) -> None:
+    def __init__(
+        self,
+        options: MonitorOptions,
+        *,
+        screen: Screen | None = None,
+        rate: RateFollower | None = None,
+        port: SerialPort | None = None,
+    ) -> None:
         self.options = options
+        self._port = port  # one that the daemon holds; None: open our own
         rules = LineRules(
             [compile_pattern(each, "--filter") for each in options.filters],
             [compile_pattern(each, "--exclude") for each in options.excludes],
@@ -159,7 +167,7 @@ class Monitor:
 
     def _make_listener(self) -> Listener:
         options = self.options
-        port = SerialPort(options.port, self._rate.baud)
+        port = self._port or SerialPort(options.port, self._rate.baud)
         return Listener(
             port,
             lambda: _decoder(options.port),

@@ -24,7 +24,7 @@ from espmon.bootloader.flash import SECTOR, runs, sectors_of
 from espmon.bootloader.image import ImageFault, has_header, inner_application, parse
 from espmon.bootloader.loader import Loader
 from espmon.bootloader.write import Region
-from espmon.errors import EspmonError, UsageProblem
+from espmon.errors import EspmonError, PortProblem, UsageProblem
 from espmon.events import Recovery
 from espmon.store.images import StoredImage
 
@@ -253,6 +253,10 @@ def enter(supervisor: Supervisor, watch: Watch, who: str, *, chip: str | None = 
 
     def tell(event: ev.Event) -> None:
         if isinstance(event, ev.ResetCaused):
+            if event.how == flasher.plan.hard_reset.name:
+                # told just before the lines move: so the boot text is heard at its own rate. We came in by these lines.
+                with contextlib.suppress(PortProblem):
+                    port.set_baud(watch.rate.baud)
             supervisor.was_reset(watch, who, event.how or "reset")
         else:
             supervisor.tell(watch, event)

@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "release": ("lend", "release", "Make the daemon let the board's port go until `espmon reclaim NAME`; prints the device."),
     "reclaim": ("lend", "reclaim", "Give a released port back to the daemon."),
     "recover": ("recover", "recover", "Bring the board NAME back: reset, compare its flash with the known-good image, write what differs."),
+    "image": ("image", "image", "Keep known-good flash images, which recovery compares boards with and repairs them from."),
     "config": ("config", "config", "Check, show or begin the daemon's configuration."),
     "reload": ("daemon", "reload", "Make the daemon read its configuration again; ports whose settings stayed are not touched."),
     "completion": ("completion", "completion", "Print the completion script for your shell."),

@@ -173,14 +173,11 @@ def options_from(wishes: dict[str, Any]) -> FlashOptions:
 
 def in_loader(port_name: str, wishes: dict[str, Any], work: Callable[[Flasher, Console], T]) -> T:
     """Open the port, do `work` in the board's loader, leave it; Ctrl-C once asks to stop, twice stops at once."""
+    from espmon.app.attached import open_port
     from espmon.app.flashing import Flasher
-    from espmon.port import SerialPort
 
     console = Console(as_json=wishes["as_json"], verbose=wishes["verbose"])
     stop = threading.Event()
-    port = SerialPort(port_name, wishes["baud"])
-    port.open()
-    port.remember_identity()
     before = signal.getsignal(signal.SIGINT)
 
     def interrupted(number: int, frame: Any) -> None:
@@ -190,13 +187,13 @@ def in_loader(port_name: str, wishes: dict[str, Any], work: Callable[[Flasher, C
         console.say("Stopping, to leave the board in a safe state ... (Ctrl-C again: at once)")
 
     try:
-        signal.signal(signal.SIGINT, interrupted)
-        with Flasher(port, options_from(wishes), tell=console.tell, noted=console.noted, stop=stop) as flasher:
-            return work(flasher, console)
+        with open_port(port_name, wishes["baud"]) as port:
+            signal.signal(signal.SIGINT, interrupted)
+            with Flasher(port, options_from(wishes), tell=console.tell, noted=console.noted, stop=stop) as flasher:
+                return work(flasher, console)
     finally:
         signal.signal(signal.SIGINT, before)
         console.close_bar()
-        port.dispose()
 
 
 def told_as_json(command: F) -> F:

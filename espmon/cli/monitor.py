@@ -12,6 +12,9 @@ from espmon.errors import PortNotFound, UsageProblem
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from espmon.app.attached import AttachedPort
+    from espmon.app.monitor import MonitorOptions
+
 
 def baud_rate(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
     """A number of baud, or ``auto`` (None)."""
@@ -80,11 +83,26 @@ def monitor(ctx: click.Context, /, port: str, **wishes: Any) -> None:
     if wishes["lines"] and not as_json:
         raise UsageProblem("--lines goes with --json only", "Without --json all text is shown anyway.")
     options = MonitorOptions(port=port, json=as_json, reconnect=not wishes.pop("no_reconnect"), **wishes)
+    from espmon.app.attached import attached
+
+    held = attached(port)
     try:
-        status = Monitor(options).run()
+        status = Monitor(options).run() if held is None else _attach(held, options)
     except PortNotFound as problem:
         raise _unknown_word(ctx, port, problem) from None
     sys.exit(status)
+
+
+def _attach(port: AttachedPort, options: MonitorOptions) -> int:
+    """Watch a port that the daemon holds, through it: at its rate, with its ELFs where none are named."""
+    from dataclasses import replace
+
+    from espmon.app.monitor import Monitor
+    from espmon.app.rate import FixedRate
+
+    port.open()
+    click.echo(f"espmon: the daemon holds {port.device}; attached to it", err=True)
+    return Monitor(replace(options, elfs=options.elfs or port.elfs), rate=FixedRate(port.baud), port=port).run()
 
 
 def _unknown_word(ctx: click.Context, word: str, problem: PortNotFound) -> Exception:

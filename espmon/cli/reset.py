@@ -13,17 +13,12 @@ from espmon.cli.flash_options import Console, port_argument
 @click.option("--json", "as_json", is_flag=True, help="Print events as JSON.")
 def reset(port: str, download: bool, as_json: bool) -> None:
     """Reset a board by its RTS and DTR lines."""
+    from espmon.app.attached import open_port
     from espmon.app.flashing import reset_board
-    from espmon.port import SerialPort
 
     console = Console(as_json=as_json, verbose=False)
-    there = SerialPort(port)
-    there.open()
-    there.remember_identity()
-    try:
+    with open_port(port, 115200) as there:
         how = reset_board(there, download=download, tell=console.tell if as_json else None)
-    finally:
-        there.dispose()
     if not as_json:
         console.result("reset", f"Reset{' into download mode' if download else ''} (sequence {how}).")
 

@@ -214,6 +214,10 @@ class SerialPort:
                 os.close(end)
         self._wake_r = self._wake_w = -1
 
+    def take_notices(self) -> list[str]:
+        """What a port that somebody else holds for us has to say; a port of our own has nothing."""
+        return []
+
     def remember_identity(self) -> None:
         """Looks up which board this is, so that :meth:`find_again` finds it under another name. About 1 ms."""
         if not self.is_url:

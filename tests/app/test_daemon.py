@@ -170,3 +170,46 @@ def test_kill_nine_and_start_again(tmp_path: Path, boards: list[PtyBoard]) -> No
         assert time.monotonic() - began < 10
         until(lambda: daemon.raw_log("b0") == b"first\r\nsecond\r\n", what="logging again")
         assert "cut off here" in daemon.command("logs", "b0").stdout
+
+
+def test_the_monitor_attaches_to_a_port_that_the_daemon_holds(tmp_path: Path, boards: list[PtyBoard]) -> None:
+    with running(DaemonProcess(tmp_path, section("b0", boards[0].path))) as daemon:
+        until(lambda: daemon.of_type("port"), what="opening")
+        words = [sys.executable, "-m", "espmon", "b0", "--until", "third", "--timeout", "30"]
+        first = subprocess.Popen(words, env=daemon.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        second = subprocess.Popen([*words[:3], str(boards[0].path), *words[4:]], env=daemon.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        until(lambda: len(daemon.status()["ports"]["b0"]["attached"]) == 2, what="attaching")
+        for text in (b"first\r\n", b"second\r\n", b"third\r\n"):
+            boards[0].say(text)
+            time.sleep(0.1)
+        for process in (first, second):
+            out, err = process.communicate(timeout=30)
+            assert process.returncode == 0, err
+            assert "second" in out
+            assert "daemon holds" in err
+        assert daemon.raw_log("b0") == b"first\r\nsecond\r\nthird\r\n"
+        assert daemon.status()["ports"]["b0"]["attached"] == []
+
+
+def test_loader_commands_and_reset_go_through_the_daemon(tmp_path: Path) -> None:
+    image = Path(__file__).parents[2] / "symbols" / "demo" / "weather.bin"
+    config = f'[[port]]\nname = "sim"\nmatch = {{ url = "sim://esp8266?baud=74880&flash_size=1m&speed=2&flash={tmp_path}/flash.bin&image=blank" }}\nbaud = 74880\n'
+    with running(DaemonProcess(tmp_path, config)) as daemon:
+        until(lambda: daemon.of_type("boot"), what="booting")
+        told = [json.loads(line) for line in daemon.command("chip", "sim", "--json").stdout.splitlines()]
+        assert next(t for t in told if t["type"] == "chip")["chip"] == "esp8266"
+        assert daemon.command("verify", "sim", "0", str(image), check=False).returncode == 24
+        assert "written and verified" in daemon.command("flash", "sim", "0", str(image)).stdout
+        assert (tmp_path / "flash.bin").read_bytes().startswith(image.read_bytes())
+        until(lambda: b"mean temperature" in daemon.raw_log("sim"), what="the firmware")
+        assert "for sim" in daemon.command("image", "add", "sim", "0", str(image)).stdout
+        assert daemon.command("image", "learn", "sim", check=False).returncode == 2, "not healthy for long enough"
+        daemon.command("image", "learn", "sim", "--force")
+        kept = [json.loads(line)["origin"] for line in daemon.command("image", "list", "--json").stdout.splitlines()]
+        assert kept == ["learnt", "added"]
+        before = len(daemon.of_type("reset-caused"))
+        daemon.command("reset", "sim")
+        until(lambda: len(daemon.of_type("reset-caused")) > before, what="the reset")
+        assert daemon.status()["ports"]["sim"]["state"] == "run"
+        assert all(e["caused_by"] in ("espmon", "open") for e in daemon.of_type("boot"))
+        assert daemon.of_type("boot-loop") == []
