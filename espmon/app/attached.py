@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from espmon.app import presence
-from espmon.app.control import Place, Wire, ask
+from espmon.app.wire import Place, Wire, ask
 from espmon.errors import PortGone, PortProblem
 from espmon.port import PortIdentity, RateSet, SerialPort
 
@@ -88,7 +88,7 @@ class AttachedPort(SerialPort):
     def find_again(self) -> bool:
         """Tries to join again: the daemon may have been restarted."""
         with contextlib.suppress(PortProblem, OSError):
-            from espmon.app.control import DaemonUnreachable, connect
+            from espmon.app.wire import DaemonUnreachable, connect
 
             try:
                 connect(self._place).close()

@@ -8,173 +8,33 @@ endian), the payload. Letters: ``D`` bytes of a port, ``J`` JSON. ``docs/design/
 from __future__ import annotations
 
 import contextlib
-import getpass
-import hashlib
 import hmac
 import json
 import logging
 import os
 import secrets
-import select
 import socket
 import stat
 import struct
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
-from espmon.app.config import Config, is_loopback
+from espmon.app.config import is_loopback
 from espmon.app.presence import registry
 from espmon.app.supervisor import Attached, Supervisor, Watch
+from espmon.app.wire import IMAGE_LIMIT, Place, Wire
 from espmon.errors import EspmonError, PortGone, PortProblem, UsageProblem
 from espmon.events import Event, to_json_line
 from espmon.port import Chunk, SerialPort
 from espmon.store.segments import write_atomically
 
 _log = logging.getLogger(__name__)
-
-LINE_LIMIT = 1 << 20
-FRAME_LIMIT = 1 << 20
-# The largest flash image that is taken: the largest flash of any module.
-IMAGE_LIMIT = 128 << 20
-_HEAD = struct.Struct(">cI")
-
-
-class DaemonUnreachable(EspmonError):
-    """No daemon answers."""
-
-    code = "no-daemon"
-    exit_status = 10
-
-
-class Refused(EspmonError):
-    """The daemon said no, in its own words."""
-
-
-def _refusal(answer: Mapping[str, Any]) -> EspmonError:
-    """The error that the daemon told, with its code and exit status."""
-    kind = type("Refused", (Refused,), {"code": str(answer.get("error")), "exit_status": int(answer.get("exit_status", 1))})
-    error: EspmonError = kind(str(answer.get("message", "refused")), answer.get("hint"))
-    return error
-
-
-# --- the wire ----------------------------------------------------------------------------------------------------------
-
-
-class Wire:
-    """One connection: JSON lines first, frames later. Sending is safe from several threads."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self._pending = bytearray()
-        self._sending = threading.Lock()
-
-    def send_line(self, value: Mapping[str, Any]) -> None:
-        with self._sending:
-            self.connection.sendall(json.dumps(value).encode() + b"\n")
-
-    def read_line(self) -> dict[str, Any] | None:
-        """One JSON object; None at the end. Raises ValueError for anything else."""
-        while b"\n" not in self._pending:
-            if len(self._pending) > LINE_LIMIT:
-                raise ValueError("line too long")
-            data = self.connection.recv(65536)
-            if not data:
-                return None
-            self._pending += data
-        line, _, rest = bytes(self._pending).partition(b"\n")
-        self._pending = bytearray(rest)
-        value = json.loads(line)
-        if not isinstance(value, dict):
-            raise ValueError("not an object")
-        return value
-
-    def send_frame(self, letter: bytes, payload: bytes) -> None:
-        with self._sending:
-            for i in range(0, max(1, len(payload)), FRAME_LIMIT):
-                piece = payload[i : i + FRAME_LIMIT]
-                self.connection.sendall(_HEAD.pack(letter, len(piece)) + piece)
-
-    def send_json(self, value: Mapping[str, Any]) -> None:
-        self.send_frame(b"J", json.dumps(value).encode())
-
-    def read_frame(self) -> tuple[bytes, bytes] | None:
-        """(letter, payload); None at the end. Raises ValueError for a length beyond the limit."""
-        head = self._exactly(_HEAD.size)
-        if head is None:
-            return None
-        letter, length = _HEAD.unpack(head)
-        if length > FRAME_LIMIT:
-            raise ValueError("frame too long")
-        payload = self._exactly(length)
-        return None if payload is None else (letter, payload)
-
-    def has_frame(self) -> bool:
-        """True when a whole frame has arrived already."""
-        if len(self._pending) < _HEAD.size:
-            return False
-        return len(self._pending) >= _HEAD.size + int(_HEAD.unpack_from(self._pending)[1])
-
-    def waits(self, seconds: float) -> bool:
-        """True when a frame, or a part of one, is there within `seconds`."""
-        return self.has_frame() or bool(select.select([self.connection], [], [], seconds)[0])
-
-    def _exactly(self, count: int) -> bytes | None:
-        while len(self._pending) < count:
-            data = self.connection.recv(max(65536, count - len(self._pending)))
-            if not data:
-                return None
-            self._pending += data
-        taken = bytes(self._pending[:count])
-        del self._pending[:count]
-        return taken
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
-        with contextlib.suppress(OSError):
-            self.connection.close()
-
-
-# --- places ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a daemon is reached: a Unix socket's path, or an address and the file that holds its token."""
-
-    socket: Path | None = None
-    address: tuple[str, int] | None = None
-    token_file: Path | None = None
-
-    def __str__(self) -> str:
-        return str(self.socket) if self.socket else "{}:{}".format(*(self.address or ("", 0)))
-
-
-def socket_path(config: Config | None, state_dir: Path | None, *, explicit_state: bool) -> Path:
-    """The daemon's socket: as configured, else in a state folder named on the command line, else the runtime folder."""
-    if config is not None and config.control.socket is not None:
-        return Path(config.control.socket)
-    if explicit_state and state_dir is not None:
-        path = state_dir.absolute() / "control.sock"
-        if len(os.fsencode(path)) <= 100:  # sun_path holds 108 bytes on Linux, 104 on macOS
-            return path
-        digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"espmon-{digest}" / "control.sock"
-    if given := os.environ.get("RUNTIME_DIRECTORY"):
-        return Path(given.split(":")[0]) / "control.sock"
-    if sys.platform != "win32" and os.geteuid() == 0:
-        return Path("/run/espmon/control.sock")
-    return Path(platformdirs.user_runtime_dir("espmon", appauthor=False)) / "control.sock"
-
 
 def register(place: Place, supervisor: Supervisor) -> Path | None:
     """Writes down where this daemon is reached, so that this user's commands find it without options."""
@@ -194,47 +54,6 @@ def register(place: Place, supervisor: Supervisor) -> Path | None:
     except OSError:
         return None
     return path
-
-
-def running_daemons() -> list[dict[str, Any]]:
-    """This user's daemons that are alive, as :func:`register` wrote them; dead ones' notes are removed."""
-    out = []
-    try:
-        notes = sorted(registry().glob("*.json"))
-    except OSError:
-        return []
-    for note in notes:
-        try:
-            about = json.loads(note.read_text("utf-8"))
-            pid = int(about["pid"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if _is_alive(pid):
-            out.append(about)
-        else:
-            with contextlib.suppress(OSError):
-                note.unlink()
-    return out
-
-
-def _is_alive(pid: int) -> bool:
-    if sys.platform == "win32":
-        return True  # connecting will tell
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def place_of(about: Mapping[str, Any]) -> Place:
-    """The place in a registry note."""
-    if about.get("socket"):
-        return Place(socket=Path(about["socket"]))
-    address = about.get("address") or ("127.0.0.1", 0)
-    return Place(address=(str(address[0]), int(address[1])), token_file=Path(about["token_file"]) if about.get("token_file") else None)
 
 
 # --- server ------------------------------------------------------------------------------------------------------------
@@ -737,87 +556,3 @@ REQUESTS: dict[str, Handler] = {
     "image-changed": _image,
     "learn": _learn,
 }
-
-
-# --- client ------------------------------------------------------------------------------------------------------------
-
-
-def _checked(path: Path) -> None:
-    """Refuses a socket that somebody else could have put there."""
-    if sys.platform == "win32":
-        return
-    found = path.lstat()
-    if not stat.S_ISSOCK(found.st_mode):
-        raise DaemonUnreachable(f"{path} is no socket", "set [control] socket")
-    if found.st_mode & stat.S_IWOTH:
-        raise DaemonUnreachable(f"{path} can be written by everybody: it is not trusted", f"chmod o-w {path}")
-    folder = path.parent.stat()
-    if found.st_uid not in (0, os.geteuid(), folder.st_uid):
-        raise DaemonUnreachable(f"{path} belongs to a stranger (uid {found.st_uid}): it is not trusted")
-
-
-def connect(place: Place) -> Wire:
-    """A connection to the daemon. Raises :class:`DaemonUnreachable`."""
-    try:
-        if place.socket is not None:
-            if sys.platform == "win32":
-                raise DaemonUnreachable("Windows has no Unix sockets here")
-            _checked(place.socket)
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            connection.connect(str(place.socket))
-        else:
-            connection = socket.create_connection(place.address or ("127.0.0.1", 0), timeout=5.0)
-            connection.settimeout(None)
-    except PermissionError:
-        raise DaemonUnreachable(f"no permission to use {place}", "join the group of the socket (docs/daemon.md, permissions)") from None
-    except OSError as error:
-        raise DaemonUnreachable(
-            f"no daemon answers at {place}: {error.strerror or error}", "start one with espmon daemon, or name it with --state-dir"
-        ) from None
-    return Wire(connection)
-
-
-def ask(place: Place, do: str, **values: Any) -> tuple[Wire, dict[str, Any]]:
-    """Sends a request; returns the connection and the answer. Raises the daemon's refusal, or :class:`DaemonUnreachable`."""
-    wire = connect(place)
-    request: dict[str, Any] = {"do": do, "who": _self(), **values}
-    if place.token_file is not None:
-        with contextlib.suppress(OSError):
-            request["token"] = place.token_file.read_text("utf-8").strip()
-    try:
-        wire.send_line(request)
-        answer = wire.read_line()
-    except (OSError, ValueError) as error:
-        wire.close()
-        raise DaemonUnreachable(f"the daemon at {place} does not answer: {error}") from None
-    if answer is None:
-        wire.close()
-        raise DaemonUnreachable(f"the daemon at {place} ended the conversation")
-    if not answer.get("ok"):
-        wire.close()
-        raise _refusal(answer)
-    return wire, answer
-
-
-def ask_once(place: Place, do: str, **values: Any) -> dict[str, Any]:
-    """The same for requests without a stream."""
-    wire, answer = ask(place, do, **values)
-    wire.close()
-    return answer
-
-
-def _self() -> str:
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        user = "somebody"
-    return f"{user} (pid {os.getpid()})"
-
-
-def frames(wire: Wire) -> Iterator[tuple[bytes, bytes]]:
-    """All frames until the daemon ends or the connection breaks."""
-    with contextlib.suppress(OSError, ValueError):
-        while (frame := wire.read_frame()) is not None:
-            yield frame
-
-

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from espmon.app.config import Config, default_log_dir, default_state_dir, read_config
-from espmon.app.control import ControlServer, Place, register, socket_path
+from espmon.app.config import Config, read_config
+from espmon.app.control import ControlServer, register
 from espmon.app.supervisor import Supervisor
+from espmon.app.wire import Place, places, socket_path
 from espmon.errors import EspmonError, UsageProblem
 from espmon.events import Event, to_json_line
 
@@ -116,13 +117,6 @@ class EventPrinter:
             self._stop = True
             self._changed.notify()
         self._thread.join(2.0)
-
-
-def places(config: Config, state_dir: Path | None) -> tuple[Path, Path]:
-    """(state folder, log folder) as the command line, the configuration and the surroundings say, in this order."""
-    state = state_dir or (Path(config.daemon.state_dir) if config.daemon.state_dir else default_state_dir())
-    log = Path(config.log.dir) if config.log.dir else (state / "log" if state_dir else default_log_dir(state))
-    return state, log
 
 
 def lock_state(folder: Path) -> int:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from espmon.app.config import Config, ConfigProblem, default_config_path, read_config
-from espmon.app.control import DaemonUnreachable, Place, ask_once, place_of, running_daemons, socket_path
-from espmon.app.daemon import places
+from espmon.app.wire import DaemonUnreachable, Place, ask_once, place_of, places, running_daemons, socket_path
 from espmon.errors import UsageProblem
 
 

@@ -33,8 +33,8 @@ def daemon(config_path: str | None, state_dir: str | None, as_json: bool) -> Non
 @names_daemon
 def reload(config_path: str | None, state_dir: str | None) -> None:
     """Make the daemon read its configuration again; ports whose settings stayed are not touched."""
-    from espmon.app.control import ask_once
     from espmon.app.reach import find_daemon
+    from espmon.app.wire import ask_once
 
     later = ask_once(find_daemon(config_path, state_dir).running(), "reload")["needs_restart"]
     click.echo("configuration read again" + (f"; only after a restart: {', '.join(later)}" if later else ""))

@@ -23,8 +23,8 @@ def events(
     name: str | None, config_path: str | None, state_dir: str | None, follow: bool, since: str | None, types: tuple[str, ...], as_json: bool
 ) -> None:
     """Print events of all boards or of NAME, oldest first."""
-    from espmon.app.control import ask, frames
     from espmon.app.reach import find_daemon
+    from espmon.app.wire import ask, frames
     from espmon.store.database import event_lines, open_reader
 
     reach = find_daemon(config_path, state_dir)

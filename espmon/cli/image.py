@@ -36,7 +36,7 @@ def add(reach: Reach, name: str, files: tuple[str, ...], chip: str | None) -> No
 
     Example: espmon image add bench-3 0 firmware.bin
     """
-    from espmon.app.control import ask_once
+    from espmon.app.wire import ask_once
     from espmon.bootloader.image import ImageFault, has_header, identify
     from espmon.cli.flash_options import pairs
     from espmon.store.images import ImageStore
@@ -73,7 +73,7 @@ def learn(reach: Reach, name: str, force: bool) -> None:
 
     Parameters, calibration, NVS and file systems are not part of it.
     """
-    from espmon.app.control import ask_once
+    from espmon.app.wire import ask_once
 
     answer = ask_once(reach.running(), "learn", port=name, force=force)
     click.echo(f"{answer['image'][:16]}  {amount(answer['bytes'])}  learnt from {name}")

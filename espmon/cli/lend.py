@@ -24,8 +24,8 @@ def lend(name: str, command: tuple[str, ...], config_path: str | None, state_dir
 
     Example: espmon lend bench-3 -- esptool --port {port} flash-id
     """
-    from espmon.app.control import ask
     from espmon.app.reach import find_daemon
+    from espmon.app.wire import ask
 
     wire, answer = ask(find_daemon(config_path, state_dir).running(), "lend", port=name, command=" ".join(command))
     device = str(answer["device"])
@@ -54,8 +54,8 @@ def lend(name: str, command: tuple[str, ...], config_path: str | None, state_dir
 @names_daemon
 def release(name: str, config_path: str | None, state_dir: str | None) -> None:
     """Make the daemon let the board's port go until `espmon reclaim NAME`; prints the device."""
-    from espmon.app.control import ask_once
     from espmon.app.reach import find_daemon
+    from espmon.app.wire import ask_once
 
     answer = ask_once(find_daemon(config_path, state_dir).running(), "lend", port=name, keep=True)
     click.echo(answer["device"] or "-")
@@ -66,8 +66,8 @@ def release(name: str, config_path: str | None, state_dir: str | None) -> None:
 @names_daemon
 def reclaim(name: str, config_path: str | None, state_dir: str | None) -> None:
     """Give a released port back to the daemon."""
-    from espmon.app.control import ask_once
     from espmon.app.reach import find_daemon
+    from espmon.app.wire import ask_once
 
     answer = ask_once(find_daemon(config_path, state_dir).running(), "reclaim", port=name)
     click.echo(f"{name}: {answer['state']}" + (f", {answer['problem']}" if answer.get("problem") else ""))

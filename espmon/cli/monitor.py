@@ -83,14 +83,23 @@ def monitor(ctx: click.Context, /, port: str, **wishes: Any) -> None:
     if wishes["lines"] and not as_json:
         raise UsageProblem("--lines goes with --json only", "Without --json all text is shown anyway.")
     options = MonitorOptions(port=port, json=as_json, reconnect=not wishes.pop("no_reconnect"), **wishes)
-    from espmon.app.attached import attached
-
-    held = attached(port)
+    held = _held(port)
     try:
         status = Monitor(options).run() if held is None else _attach(held, options)
     except PortNotFound as problem:
         raise _unknown_word(ctx, port, problem) from None
     sys.exit(status)
+
+
+def _held(port: str) -> AttachedPort | None:
+    """The port through the daemon that has it; None at once when no daemon can be here."""
+    from espmon.app.presence import may_run
+
+    if not may_run():
+        return None
+    from espmon.app.attached import attached
+
+    return attached(port)
 
 
 def _attach(port: AttachedPort, options: MonitorOptions) -> int:

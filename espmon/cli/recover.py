@@ -26,8 +26,8 @@ def recover(
     Works on boards of the daemon. A board that talks is not touched. Exit status 0 when it recovered, 1 when it was given
     up, 25 when a guard refused.
     """
-    from espmon.app.control import ask, ask_once, frames
     from espmon.app.reach import find_daemon
+    from espmon.app.wire import ask, ask_once, frames
     from espmon.cli.events import in_words
     from espmon.errors import EXIT_REFUSED, EXIT_TIMEOUT
 

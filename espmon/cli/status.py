@@ -28,7 +28,7 @@ def status(config_path: str | None, state_dir: str | None, as_json: bool) -> Non
     reach.running()
     found = reach.status()
     if found is None:
-        from espmon.app.control import DaemonUnreachable
+        from espmon.app.wire import DaemonUnreachable
 
         raise DaemonUnreachable("no daemon answers", "start one with espmon daemon, or name it with --state-dir")
     with open_reader(reach.database) as c:

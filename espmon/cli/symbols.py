@@ -38,7 +38,7 @@ def _store(reach: Reach) -> ElfStore:
 @click.pass_obj
 def add(reach: Reach, files: tuple[Path, ...], port_name: str | None) -> None:
     """Keep FILES; crashes that were stored without symbols are decoded with them by the daemon."""
-    from espmon.app.control import ask_once
+    from espmon.app.wire import ask_once
     from espmon.errors import EspmonError
 
     store = _store(reach)
