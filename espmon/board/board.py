@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 
+from espmon.board.image import image_digest
 from espmon.board.line import Wire
 from espmon.board.link import FaultyLink, LinkFaults
 from espmon.board.machine import Drain, Listen, Machine, Program, Sleep, Straps, Wait
@@ -86,12 +87,14 @@ class Board:
             random.Random(s.seed * 2 + 2),
         )
         self.machine = Machine(s, self.silicon, self.flash, self.random, self._say, logs or {})
+        if s.secure_boot or s.encryption:
+            self.machine.trusted = image_digest(self.flash, self.silicon)
         self.machine.pins = lambda: Straps(boot=self._boot_pin, gpio15=s.gpio15_high, gpio2=not s.gpio2_low)
         self.dtr = self.rts = False
         self._boot_pin = not s.boot_low
         self._en = False
         self._en_at = NEVER  # when EN reaches high
-        self._usb_download = False
+        self._usb_armed = self._usb_download = self._usb_pulse = False
         self._power = not s.no_power
         self._program: Program | None = None
         self._wake = NEVER
@@ -237,6 +240,7 @@ class Board:
     def _lines(self) -> None:
         s = self.settings
         wiring = "none" if s.no_reset else s.wiring
+        usb_reset = False
         boot, en = True, True
         if wiring == "nodemcu":
             # two transistors: a line pulls its pin only while the other line is not asserted
@@ -244,10 +248,13 @@ class Board:
         elif wiring == "direct":
             boot, en = not self.dtr, not self.rts
         elif wiring == "usb-jtag":
-            # USB-Serial/JTAG: with RTS inactive DTR sets the download flag, RTS alone resets the core
+            # USB-Serial/JTAG: with RTS inactive DTR arms download mode; RTS alone resets the core, once, on its edge
             if not self.rts:
-                self._usb_download = self.dtr
-            en = not (self.rts and not self.dtr)
+                self._usb_armed = self.dtr
+            pulse = self.rts and not self.dtr
+            if pulse and not self._usb_pulse:
+                self._usb_download = self._usb_armed
+            usb_reset, self._usb_pulse = pulse and not self._usb_pulse, pulse
             boot = not self._usb_download
         self._boot_pin = (boot or s.boot_high) and not s.boot_low
         en = en and not s.en_low
@@ -256,11 +263,13 @@ class Board:
         if not en:
             if self._en or self._en_at != NEVER:
                 self._cause = EXTERNAL_PIN if self.silicon.chip.name == "esp8266" else POWER_ON
-                if wiring == "usb-jtag":
-                    self._cause = 0x15
                 self._stop()
+        elif usb_reset:
+            self._stop()
+            self._cause = 0x15
+            self._en_at = self.now
         elif not self._en and self._en_at == NEVER:
-            self._en_at = self.now + (0.0 if wiring == "usb-jtag" else s.en_rise)
+            self._en_at = self.now + s.en_rise
 
     def _stop(self) -> None:
         """The chip stands still: EN is low or the power is gone."""

@@ -97,6 +97,13 @@ def read_image(flash: NorFlash, silicon: Silicon, offset: int | None = None) -> 
     return image
 
 
+def image_digest(flash: NorFlash, silicon: Silicon) -> bytes:
+    """SHA-256 of the bytes of the image at the boot offset; of the first sector when there is no image."""
+    at = silicon.chip.boot_offset
+    image = read_image(flash, silicon)
+    return hashlib.sha256(flash.read(at, max(image.end - at, 0x1000))).digest()
+
+
 def esp8266_load_text(image: Image) -> str:
     """The lines that the ESP8266 ROM prints while it loads `image`: it reads flash in lines of 16 bytes."""
     out = []

@@ -77,6 +77,7 @@ class Machine:
         self.loading = False  # a loader or stub is listening
         self.frame_end = 0xC0  # what ends its frames
         self.downloaded = False  # a download happened since the last reset by pin or power
+        self.trusted = b""  # digest of the image that secure boot (or flash encryption) was set up with
         self.boots = 0
         self.crashes = 0
         self.xtal = settings.xtal or silicon.xtal

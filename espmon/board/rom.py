@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from espmon.board.firmware import run_firmware
-from espmon.board.image import Image, esp8266_load_text, read_image
+from espmon.board.image import Image, esp8266_load_text, image_digest, read_image
 from espmon.board.loader import Loader
 from espmon.board.machine import HALT, Drain, Machine, Part, Program, Sleep
 from espmon.board.payloads import payload_for
@@ -106,12 +106,11 @@ def _esp32(machine: Machine, cause: int) -> Program:
         yield from _tell(machine, "waiting for download\r\n")
         return (yield from Loader(machine, payload_for).run())
     image = _checked(machine, read_image(machine.flash, silicon))
-    if settings.encryption and image.fault is None:
+    guarded = settings.secure_boot or settings.encryption
+    foreign = guarded and image_digest(machine.flash, silicon) != machine.trusted
+    if settings.encryption and foreign:
         # the ROM decrypts what was never encrypted
-        image = Image(
-            entry=0, mode=image.mode, size_code=0, segments=(), checksum=0, stored=0,
-            first_word=image.first_word ^ 0x5A3C96E1, fault="magic",
-        )  # fmt: skip
+        image = replace(image, fault="magic", first_word=image.first_word ^ 0x5A3C96E1)
     if not machine.flash.present:
         yield from _tell(machine, "flash read err, 1000\r\nets_main.c 371 \r\n")
     elif image.fault in ("magic", "segments", "chip"):
@@ -119,7 +118,7 @@ def _esp32(machine: Machine, cause: int) -> Program:
             yield from _tell(machine, f"invalid header: 0x{image.first_word:08x}\r\n")
             yield Sleep(0.02)
     else:
-        if settings.secure_boot:
+        if settings.secure_boot and foreign:
             yield from _tell(machine, "secure boot verification failed\r\nets_main.c 329 \r\n")
         else:
             yield from _tell(machine, _esp32_load_text(machine, image))

@@ -68,8 +68,8 @@ class BoardSettings:
     exact: bool = _field(False, "work out every bit, also where rates agree")
 
     # security
-    secure_boot: bool = _field(False, "secure boot is on")
-    encryption: bool = _field(False, "flash encryption is on")
+    secure_boot: bool = _field(False, "secure boot is on; the image in flash at power-on counts as signed")
+    encryption: bool = _field(False, "flash encryption is on; what is in flash at power-on counts as encrypted")
     secure_download: bool = _field(False, "secure download mode is on")
 
     # faults of the link

@@ -31,6 +31,15 @@ def missing_tools() -> str | None:
     return None
 
 
+COMPILER = "12.2.0"  # another one makes another ELF of the same source
+
+
+def compiler_version() -> str:
+    """What the installed compiler calls itself."""
+    done = subprocess.run(["xtensa-lx106-elf-gcc", "-dumpfullversion"], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
 def build(out: Path) -> Path:
     """Compile into `out`; returns the ELF's path."""
     subprocess.run(["make", "-s", "-C", str(DEMO), f"OUT={out}"], check=True, capture_output=True)

@@ -24,6 +24,10 @@ def test_source_builds_the_committed_elf(tmp_path: Path) -> None:
     missing = demo_firmware.missing_tools()
     if missing:
         pytest.skip(f"{missing} is not installed")
+    if demo_firmware.compiler_version() != demo_firmware.COMPILER:
+        pytest.skip(
+            f"gcc {demo_firmware.compiler_version()} is not {demo_firmware.COMPILER}, with which the ELF was made"
+        )
     elf = demo_firmware.build(tmp_path)
     assert elf.read_bytes() == demo_elf().read_bytes()
     assert demo_firmware.flash_image(elf) == demo_image()

@@ -281,3 +281,92 @@ def test_bad_parameters_are_told(pair: tuple[str, str]) -> None:
         settings_from([pair])
     assert pair[0] in told.value.message
     assert told.value.hint
+
+
+# --- reset circuits, security, clocks
+
+
+def test_usb_jtag_reset_into_the_loader_and_back() -> None:
+    """Native USB: DTR alone arms download mode, RTS alone resets; neither does anything by passing through both."""
+    talk = running("esp32c3", 115200, wiring="usb-jtag")
+    talk.raw(0.3)
+    for dtr, rts in ((False, False), (True, False), (True, True), (False, True)):
+        talk.board.set_lines(dtr, rts)
+        talk.wait(0.1)
+    talk.board.set_lines(False, False)
+    heard = talk.raw(0.2)
+    assert b"rst:0x15 (USB_UART_CHIP_RESET),boot:0x5 (DOWNLOAD" in heard
+    assert b"waiting for download" in heard
+    talk.board.set_lines(False, True)
+    talk.wait(0.2)
+    talk.board.set_lines(False, False)
+    assert b"SPI_FAST_FLASH_BOOT" in talk.raw(0.2)
+
+
+def test_direct_wiring_holds_a_naive_opener_in_reset() -> None:
+    talk = running(wiring="direct")
+    talk.board.set_lines(True, True)
+    talk.raw(0.1)
+    assert talk.raw(2) == b""
+    talk.board.set_lines(False, False)
+    assert b"boot mode:(3,6)" in talk.raw(0.3)
+
+
+def test_watchdog_reset_through_registers() -> None:
+    """How programs leave the loader of the S3 without a reset line."""
+    talk = in_loader("esp32s3")
+    talk.board.set_lines(False, False)
+    for address, value in ((0x600080B0, 0x50D83AA1), (0x6000809C, 2000), (0x60008098, 1 << 31 | 5 << 28 | 1 << 8 | 2)):
+        assert ok(talk.command(0x09, struct.pack("<4I", address, value, 0xFFFFFFFF, 0)))
+    assert b"rst:0x10 (RTCWDT_RTC_RST),boot:0x8 (SPI_FAST_FLASH_BOOT)" in talk.raw(0.5)
+
+
+@pytest.mark.parametrize("state", ["secure_boot", "encryption"])
+def test_guarded_chips_boot_their_own_image_only(state: str) -> None:
+    talk = running("esp32", 115200, **{state: 1})
+    assert b"entry 0x" in talk.raw(1)
+    talk.board.flash.erase_sector(0x1000)
+    image = small_image("esp32", b"somebody else's")
+    talk.board.flash.program(0x1000, image)
+    talk.enter()
+    talk.board.set_lines(False, True)
+    talk.wait(0.1)
+    talk.board.set_lines(False, False)
+    heard = talk.raw(1)
+    assert b"entry 0x" not in heard
+    assert (b"secure boot verification failed" if state == "secure_boot" else b"invalid header: 0x") in heard
+
+
+def test_crystal_decides_the_rate_of_the_rom() -> None:
+    assert b"boot mode:(3,6)" in running(rate=115200, xtal=40).raw(0.2)
+    assert b"SPI_FAST_FLASH_BOOT" in running("esp32c2", 74880).raw(0.2)
+    assert b"SPI_FAST_FLASH_BOOT" in running("esp32c2", 115200, xtal=40).raw(0.2)
+
+
+def test_banner_at_the_application_rate_after_a_crash() -> None:
+    heard = running(rate=115200, crash="store", banner_rate=115200).raw(6)
+    assert b"rst cause:2, boot mode:(3,6)" in heard
+
+
+def test_any_crash_takes_turns() -> None:
+    heard = running(rate=115200, crash="any", pace=0.1).raw(20)
+    places = [
+        heard.find(text)
+        for text in (
+            b"Exception (28)",
+            b"Exception (29)",
+            b"Exception (0)",
+            b"Exception (6)",
+            b"Soft WDT",
+            b"Abort called",
+        )
+    ]
+    assert places == sorted(places)
+    assert places[0] > 0
+
+
+def test_stub_that_comes_late_or_garbled() -> None:
+    talk = in_loader(stub="late")
+    assert b"OHAI" not in talk.stub()
+    assert b"OHAI" in b"".join(talk.heard(8))
+    assert b"OHAI" not in in_loader(stub="garbled").stub()
