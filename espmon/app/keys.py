@@ -127,12 +127,16 @@ def help_lines() -> list[str]:
 class Keyboard:
     """Reads standard input in a thread of its own and hands the wishes to `tell`. The end of input ends only the thread.
 
+    A pipe is read only while `has_room` says so: a file may be far larger than what the board takes in an hour.
     A terminal is put into raw key mode by :meth:`start` and given back by :meth:`stop`, which may be called any number
     of times and is called at exit as well.
     """
 
-    def __init__(self, machine: KeyMachine, tell: Callable[[Wish | Typed], None]) -> None:
+    def __init__(
+        self, machine: KeyMachine, tell: Callable[[Wish | Typed], None], has_room: Callable[[], bool] = lambda: True
+    ) -> None:
         self.machine = machine
+        self._has_room = has_room
         self._tell = tell
         self._saved: Any = None
         self._fd = -1
@@ -226,6 +230,8 @@ class Keyboard:
                 termios.tcsetattr(self._fd, termios.TCSADRAIN, saved)
 
     def _take(self, data: bytes) -> None:
+        while not self.machine.keys and not self._has_room() and not self._stopping.wait(0.02):
+            pass
         for wish in self.machine.feed(data):
             self._tell(wish)
 

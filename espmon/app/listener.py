@@ -22,6 +22,9 @@ RETURN_POLL_S = 0.05  # a board that came back is read within 100 ms
 PACE_S = 0.015  # small reads are gathered this long: a sixth of the work at 115200, and nobody sees it
 PACED_BELOW = 2048  # bytes at once; more means a fast line or a backlog, which is read without pauses,
 GATHERED = 32768  # and in pieces of up to this size
+SEND_AGAIN_S = 0.005
+STALLED_S = 5.0
+UNSENT_BOUND = 1 << 20  # bytes of typed or piped input that may wait for the board
 NEAR_OPENING_S = 2.0  # invariant 4: boots heard this soon after opening may be our doing
 NEAR_RESET_S = 3.0  # the longest ROM banner comes well within this time of a reset
 _QUIET_REFUSALS_S = 3.0  # a node that has just appeared: udev still sets its group, others probe it
@@ -127,12 +130,19 @@ class Listener(threading.Thread):
         self._reset_at = float("-inf")
         self._new: list[Event] = []
         self._unkept = 0
+        self._unsent = bytearray()
+        self._sent_at = 0.0  # when the port last took something, 0 while nothing waits
 
     # --- from other threads -----------------------------------------------------------------------------------------
 
     def ask(self, wish: Wish) -> None:
         self._wishes.append(wish)
         self.port.wake()
+
+    @property
+    def backlog(self) -> int:
+        """Bytes for the board that wait to be sent, roughly."""
+        return len(self._unsent) + 4096 * len(self._wishes)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -180,7 +190,7 @@ class Listener(threading.Thread):
         while not self._stopping.is_set():
             while self._wishes:
                 self._perform(self._wishes.popleft())
-            data = port.read(self._patience())
+            data = port.read(self._send_on() if self._unsent else self._patience())
             for notice in port.take_notices():
                 self._state("failed", notice)
             if data:
@@ -193,6 +203,24 @@ class Listener(threading.Thread):
                     port.pause(PACE_S)
             else:
                 self._tick()
+
+    def _send_on(self) -> float:
+        """Sends what the port takes now, so that a long paste doesn't keep us from reading; how long to read then."""
+        sent = self.port.write_some(bytes(self._unsent[:4096]))
+        now = time.monotonic()
+        if sent:
+            del self._unsent[:sent]
+            self._sent_at = now
+        elif now - self._sent_at > STALLED_S:
+            if self._sent_at:
+                self._state("failed", f"it has taken no data for {STALLED_S:g} s; {len(self._unsent)} bytes were not sent")
+                self._unsent.clear()
+            else:
+                self._sent_at = now
+        if not self._unsent:
+            self._sent_at = 0.0
+            return 0.0
+        return min(SEND_AGAIN_S, patience) if (patience := self._patience()) is not None else SEND_AGAIN_S
 
     def _gather(self, first: bytes) -> bytes:
         pieces = [first]
@@ -274,12 +302,8 @@ class Listener(threading.Thread):
     def _perform(self, wish: Wish) -> None:
         match wish:
             case Send(data=data):
-                try:
-                    self.port.write(data)
-                except PortGone:
-                    raise
-                except PortProblem as problem:
-                    self._state("failed", problem.message)
+                if len(self._unsent) < UNSENT_BOUND:
+                    self._unsent += data
             case WishRate(baud=baud, reason=reason):
                 try:
                     got = self.port.set_baud(baud)
@@ -310,6 +334,7 @@ class Listener(threading.Thread):
 
     def _lost(self, gone: PortGone) -> None:
         self.port.close()
+        self._unsent.clear()
         self._state("gone")
 
     def _wait_for_return(self) -> None:

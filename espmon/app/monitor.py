@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 IDLE_S = 0.1  # after this long without a byte, an unfinished letter or line is shown as it is
 LAST_WORDS_S = 5.0  # how long the end waits for a crash that is still being looked up
+PIPED_AHEAD = 65536  # bytes of piped input that are read ahead of what the board has taken
 IN_ORDER_S = 10.0  # how long --json holds later events back for one that is being looked up
 
 
@@ -144,8 +145,10 @@ class Monitor:
     def run(self) -> int:
         options = self.options
         machine = KeyMachine(repl=options.repl, eol=options.eol, keys=Keyboard.is_terminal())
-        keyboard = self._keyboard = Keyboard(machine, self._outbox.wish)
         listener = self._listener = self._make_listener()
+        keyboard = self._keyboard = Keyboard(
+            machine, self._outbox.wish, lambda: listener.backlog < PIPED_AHEAD and self._outbox.wishes_waiting < 16
+        )
         deadline = time.monotonic() + options.timeout_s if options.timeout_s is not None else None
         try:
             with self._signals():

@@ -99,6 +99,10 @@ class Outbox:
             self._wishes.append(wish)
             self._changed.notify()
 
+    @property
+    def wishes_waiting(self) -> int:
+        return len(self._wishes)
+
     def wish_from_signal(self, wish: object) -> None:
         """The same from a signal handler, which may have interrupted us while we hold the lock: only appends.
 

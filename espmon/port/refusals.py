@@ -84,6 +84,8 @@ def refusal(port: str, device: str, error: BaseException) -> PortProblem:
         return denied(port, device)
     if windows in _NOT_FOUND_WINDOWS or number in (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENOTDIR):
         return not_found(port, device)
+    if number == errno.ENOTTY and os.path.isfile(device):
+        return PortProblem(port, f"{port} is a file, not a serial port", f"`espmon decode {port}` reads a log file.")
     if number in (errno.ENOTTY, errno.EISDIR, errno.EINVAL):
         return PortProblem(port, f"{port} is not a serial port", "`espmon ports` lists the ports of this machine.")
     if number == errno.EIO:

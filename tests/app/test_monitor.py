@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 
 import pytest
 
@@ -363,3 +364,16 @@ def test_a_reset_is_made_only_when_asked_for_and_marked():
         finally:
             run.close()
             server.close()
+
+
+def test_a_long_paste_does_not_keep_the_board_from_being_heard(board, espmon):
+    run = espmon("--until", "bye", stdin=subprocess.PIPE)
+    pasted = bytes(range(32, 127)) * 15_000  # far more than any buffer on the way holds
+    writer = threading.Thread(target=lambda: (run.process.stdin.write(pasted), run.process.stdin.close()))
+    writer.start()
+    board.say(b"are you done?\n")  # nobody has read a byte of the paste yet
+    run.wait_for("are you done?")
+    assert board.hear(len(pasted)) == pasted
+    writer.join()
+    board.say(b"bye\n")
+    assert run.end() == 0

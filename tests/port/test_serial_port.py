@@ -152,7 +152,7 @@ def test_a_port_that_is_not_there(tmp_path):
 def test_a_file_is_no_port(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"x")
-    with pytest.raises(PortProblem, match="not a serial port"):
+    with pytest.raises(PortProblem, match="is a file, not a serial port"):
         open_port(str(path))
 
 
