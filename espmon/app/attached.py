@@ -177,6 +177,10 @@ class AttachedPort(SerialPort):
     def write(self, data: bytes, timeout: float = 5.0) -> None:
         self._send(b"D", data)
 
+    def write_some(self, data: bytes) -> int:
+        self.write(data)
+        return len(data)
+
     def flush(self) -> None:
         if self._exclusive:
             self._ask(do="flush")
