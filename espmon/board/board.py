@@ -266,7 +266,8 @@ class Board:
                 self._stop()
         elif usb_reset:
             self._stop()
-            self._cause = 0x15
+            names = self.silicon.reset_names.items()
+            self._cause = next((code for code, name in names if "USB_UART" in name), POWER_ON)
             self._en_at = self.now
         elif not self._en and self._en_at == NEVER:
             self._en_at = self.now + s.en_rise

@@ -177,10 +177,34 @@ def _value(name: str, text: str) -> Any:
     return text
 
 
+# (name, lowest, highest) of what would make no board at all
+_LIMITS: tuple[tuple[str, float, float], ...] = (
+    ("speed", 0.001, 10_000),
+    ("pace", 0, 86_400),
+    ("startup", 0, 3600),
+    ("en_rise", 0, 60),
+    ("latency", 0, 60),
+    ("baud", 300, 5_000_000),
+    ("banner_rate", 0, 5_000_000),
+    ("flash_size", 0x10000, 256 << 20),
+    ("flash_claims", 0, 256 << 20),
+    ("oversampling", 4, 1024),
+    ("tick", 0, 1023),
+    ("phase", 0, 1),
+    ("clock_error", -0.5, 0.5),
+    ("slow_erase", 0, 10_000),
+    ("xtal", 0, 100),
+    *(
+        (name, 0.0, 1.0)
+        for name in ("lose", "lose_to", "lose_from", "duplicate", "corrupt", "corrupt_to", "corrupt_from", "drop_bytes")
+    ),
+)
+
+
 def settings_from(pairs: Iterable[tuple[str, str]], base: BoardSettings | None = None) -> BoardSettings:
     """`base` with the (name, text) `pairs` set; later pairs win. ``-`` and ``_`` in names are the same.
 
-    Raises UsageProblem for an unknown name or a value that does not fit.
+    Raises UsageProblem for an unknown name, a value that does not fit, or one out of range.
     """
     chosen: dict[str, Any] = {}
     for raw, text in pairs:
@@ -192,7 +216,21 @@ def settings_from(pairs: Iterable[tuple[str, str]], base: BoardSettings | None =
                 f"similar: {', '.join(close)}" if close else "see docs/virtual-board.md",
             )
         chosen[name] = _value(name, text)
-    return replace(base or BoardSettings(), **chosen)
+    settings = replace(base or BoardSettings(), **chosen)
+    for name, lowest, highest in _LIMITS:
+        value = getattr(settings, name)
+        if not lowest <= value <= highest:
+            raise UsageProblem(f"virtual board: {name}={value:g} is out of range", f"{name}: {lowest:g} to {highest:g}")
+    if settings.tick >= settings.oversampling:
+        raise UsageProblem(
+            f"virtual board: tick={settings.tick} is beyond the bit",
+            f"a bit has {settings.oversampling} ticks (oversampling)",
+        )
+    if settings.flash_size % 4096:
+        raise UsageProblem(
+            f"virtual board: flash_size={settings.flash_size} is no whole number of sectors", "a multiple of 4096"
+        )
+    return settings
 
 
 def described(names: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -274,7 +274,19 @@ def test_every_parameter_is_documented() -> None:
 
 @pytest.mark.parametrize(
     "pair",
-    [("lose", "many"), ("crash", "boom"), ("speed", ""), ("echo", "perhaps"), ("flash_size", "4Q"), ("nonsense", "1")],
+    [
+        ("lose", "many"),
+        ("crash", "boom"),
+        ("speed", ""),
+        ("echo", "perhaps"),
+        ("flash_size", "4Q"),
+        ("flash_size", "5000"),
+        ("speed", "0"),
+        ("lose", "2"),
+        ("tick", "16"),
+        ("baud", "0"),
+        ("nonsense", "1"),
+    ],
 )
 def test_bad_parameters_are_told(pair: tuple[str, str]) -> None:
     with pytest.raises(UsageProblem) as told:
@@ -370,3 +382,44 @@ def test_stub_that_comes_late_or_garbled() -> None:
     assert b"OHAI" not in talk.stub()
     assert b"OHAI" in b"".join(talk.heard(8))
     assert b"OHAI" not in in_loader(stub="garbled").stub()
+
+
+def test_every_setting_at_once_never_breaks_the_board() -> None:
+    """Random settings, random host: the board may be dead, but it never raises and its clock goes on."""
+    chance = random.Random(11)
+    choices = {name: field.metadata["choices"] for name, field in PARAMETERS.items()}
+    for _ in range(60):
+        pairs = []
+        for name in chance.sample(sorted(PARAMETERS), 12):
+            default = PARAMETERS[name].default
+            if choices[name]:
+                text = chance.choice(choices[name])
+            elif isinstance(default, bool):
+                text = chance.choice(("0", "1"))
+            elif isinstance(default, float):
+                text = str(chance.choice((0.0, 0.01, 0.3)))
+            elif name == "refuse_above":
+                text = "0"
+            elif name == "xtal":
+                text = chance.choice(("0", "26", "40"))
+            elif name == "mac":
+                text = chance.choice(("", "nonsense", "aa:bb:cc:dd:ee:ff"))
+            elif name == "flash_size":
+                text = chance.choice(("512k", "1M"))
+            elif name in ("oversampling", "tick"):
+                text = "8"
+            elif name in ("baud", "banner_rate"):
+                text = chance.choice(("9600", "115200"))
+            else:
+                text = str(chance.choice((0, 1, 2, 7)))
+            pairs.append((name, text))
+        settings = settings_from([("flash_size", "512k"), *pairs, ("speed", "1"), ("oversampling", "16")])
+        talk = Talk(Board(settings, new_flash(settings), logs=crash_logs()), 74880)
+        talk.wait(0.3)
+        talk.enter()
+        talk.sync()
+        talk.board.host_write(chance.randbytes(200))
+        talk.wait(3)
+        talk.stub_quietly()
+        talk.wait(1)
+        talk.board.host_read()

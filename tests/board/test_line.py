@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from espmon.board.demo import crash_logs
 from espmon.board.line import EDGES, ReceiverShape, Wire
 from espmon.uart.wire import Receiver, Reception, waveform
 
@@ -99,6 +101,19 @@ def test_garbage_equals_the_rom_on_an_emulated_chip() -> None:
         b"chksum 0x6d\r\nho 0 tail 12 room 4\r\nload 0x3ffe8000, len 912, room 12 \r\ntail 4\r\nchksum 0xf3\r\ncsum 0xf3\r\n"
     )
     assert heard(text, ROM_RATE, 115200, ReceiverShape()) == golden
+
+
+def test_application_text_at_the_rom_rate_equals_the_emulated_chip() -> None:
+    """The other way round: 115200 heard at 74880 by a receiver that samples in the very middle of a bit."""
+    golden = (Path(__file__).parent / "app_at_74880.bin").read_bytes()
+    log = crash_logs()["load"]
+    parts = re.split(rb"(?=mean temperature)", log[: log.index(b"\r\n----")])
+    parts = [parts[0] + parts[1], *parts[2:3]]
+    wire, out, now = Wire(ReceiverShape(oversampling=64, tick=32)), b"", 0.0
+    for part in parts:
+        now = wire.send(now, 52_000_000 / 451, part) + 1.0  # a round a second
+        out += wire.receive(now, 74880)
+    assert out[: len(golden)] == golden
 
 
 @pytest.mark.parametrize(("framing", "expected"), [("pass", 1), ("nul", 1), ("drop", 0)])
