@@ -14,6 +14,8 @@ from espmon.board.own_stub import plain, stuffed
 from espmon.board.settings import BoardSettings
 from espmon.bootloader.actions import Action, Discard, Note, Now, Receive, Send, SetBaud, SetLines, Steps, Wait
 from espmon.bootloader.errors import LoaderProblem
+from espmon.bootloader.loader import StubPayload
+from espmon.bootloader.loaders import LOADERS
 from espmon.bootloader.resets import HARD, SEQUENCES
 from espmon.bootloader.session import Session, SessionPlan, read_mac
 from espmon.bootloader.stub import rungs
@@ -166,6 +168,21 @@ def test_stub_that_does_not_start_is_tried_twice_then_the_rom() -> None:
     loader = bench.run(session.open())
     assert loader.kind == "rom"
     assert sum("detail='espmon'" in str(note) for note in bench.notes) == 2
+
+
+def test_order_of_the_ladder() -> None:
+    payload = StubPayload(name="espressif", entry=0x4010C504, text=b"", text_start=0x4010C500)
+    session = Session(plan(115200, stubs={"esp8266": payload}))
+    assert [rung.name for rung in session._rungs(LOADERS["esp8266"])] == ["espmon", "espmon", "espressif", "espressif"]
+
+
+def test_crystal_of_40_mhz() -> None:
+    bench = Bench(xtal=40)
+    _, stub = opened(bench, 921600)
+    assert stub.hello.divider == round(80e6 / 921600)
+    bench.run(stub.write(0, b"\x5a" * 5000))
+    assert bench.run(stub.change_rate(115200, "asked"))
+    assert bench.run(stub.read(0, 5000)) == b"\x5a" * 5000
 
 
 def test_a_stub_left_running_is_met_again_where_no_line_resets_the_board() -> None:

@@ -72,6 +72,18 @@ def test_all_commands(tmp_path: Path, rate: int) -> None:
             unharmed(rig, stub)
 
 
+def test_crystal_of_40_mhz(tmp_path: Path) -> None:
+    content = some(random.Random(6), 30_000)
+    with Rig(tmp_path, b"", "--xtal", "40") as rig:
+        _, stub = opened(rig, 921600)
+        assert stub.hello.divider == 87, "80 MHz / 921600"
+        rig.run(stub.write(0, content))
+        for rate in RATES:
+            assert rig.run(stub.change_rate(rate, "asked"))
+        assert rig.run(stub.md5(0, len(content))) == hashlib.md5(content).digest()
+        unharmed(rig, stub)
+
+
 def test_rate_that_is_not_followed(tmp_path: Path) -> None:
     """The host asks for a rate and stays where it is: the stub comes back."""
     with Rig(tmp_path) as rig:
