@@ -24,14 +24,16 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from espmon.bootloader.actions import Steps
-from espmon.bootloader.resets import NONE
+from espmon.bootloader.actions import SetLines, Steps
+from espmon.bootloader.resets import ResetSequence
 from espmon.bootloader.session import Session, SessionPlan
 from espmon.bootloader.stub import rungs
 from espmon.bootloader.stub.client import OwnStub
 from espmon.bootloader.write import Region, write_regions
 from tests.bench.rows import Row
 
+# The board waits in download mode already, as it does for esptool's `--before no-reset`; the lines stay as they are.
+HELD = ResetSequence("held", (SetLines(False, False),))
 SIZE = 300 * 1024
 READ = 256 * 1024
 FLASH = 4 << 20
@@ -91,7 +93,7 @@ class Pair:
     def ours(self, operation: Callable[[OwnStub], Steps[Any]]) -> float:
         """Seconds of a whole session around `operation`; `wire` is the fraction that our bytes took of the operation."""
         self.board.download()
-        session = Session(SessionPlan(sequences=(NONE,), rate=self.rate, first_rate=self.rate, rungs=rungs()))
+        session = Session(SessionPlan(sequences=(HELD,), rate=self.rate, first_rate=self.rate, rungs=rungs()))
 
         def steps() -> Steps[tuple[float, int]]:
             loader = yield from session.open()

@@ -141,10 +141,11 @@ class Desk:
         stuck: bool = False,
         never_enabled: bool = False,
         keeps_protection: bool = False,
+        asleep: bool = False,
         bad_cell: int | None = None,
         cut: int | None = None,
     ) -> None:
-        mode = silent | stuck << 1 | never_enabled << 2 | keeps_protection << 3
+        mode = silent | stuck << 1 | never_enabled << 2 | keeps_protection << 3 | asleep << 4
         cell = 0 if bad_cell is None else bad_cell + 1
         self._order(b"C" + struct.pack("<4Ii", flash_id, status, mode, cell, -1 if cut is None else cut))
 

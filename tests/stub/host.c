@@ -6,7 +6,8 @@
  *   B rate           the host's rate                            D divider  the stub's divider
  *   L us             the adapter's latency
  *   P a n bytes      put flash contents                         G a n      -> flash contents
- *   C id status mode bad cut   make the chip so (bits of mode: silent, stuck busy, never enabled, keeps protection)
+ *   C id status mode bad cut   make the chip so (bits of mode: silent, stuck busy, never enabled, keeps
+ *                    protection, asleep)
  *   K                what the chip counted -> changes           X          power off and on
  * R answers: us:u64 what:u8 n:u32 bytes; what: 0 running, 1 power was cut, 2 the stub left (then n is how).
  *
@@ -72,6 +73,8 @@ static void obey(void) {
             chip.stuck_busy = mode >> 1 & 1;
             chip.never_enabled = mode >> 2 & 1;
             chip.keeps_protection = mode >> 3 & 1;
+            chip.asleep = mode >> 4 & 1;
+            chip.silent |= chip.asleep;
             chip.bad_cell = number();
             chip.cut = (int32_t)number();
             chip.changes = 0;

@@ -30,6 +30,7 @@ static struct {
     int enabled;       /* write enable latch */
     uint64_t busy;     /* until then */
     int silent;        /* no chip: all ones */
+    int asleep;        /* deep power-down: silent until it is woken */
     int stuck_busy, never_enabled, keeps_protection;
     uint32_t bad_cell; /* address + 1 of a byte that stays what it is, 0 for none */
     long changes, cut; /* erases and programs so far; power goes at this one, -1 for never */
@@ -66,6 +67,7 @@ static void erase(uint32_t address, uint32_t n, uint32_t ms) {
 static u32 hw_spi(u32 bit) {
     uint32_t address = host_address & 0xffffff, n = host_address >> 24;
     now += 60;
+    if (bit == SPI_RES && chip.asleep) chip.asleep = chip.silent = 0;
     if (bit != SPI_RDSR && bit != SPI_RDID && now < chip.busy && !chip.stuck_busy) violation("command while the chip is busy", bit);
     switch (bit) {
     case SPI_READ:
@@ -95,6 +97,7 @@ static u32 hw_spi(u32 bit) {
         break;
     case SPI_SE: erase(address, 4096, 30); break;
     case SPI_BE: erase(address, 65536, 120); break;
+    case SPI_RES: break;
     default: violation("unknown command", bit);
     }
     return 1;

@@ -128,6 +128,15 @@ def test_silent_chip(desk: Desk) -> None:
         assert refused.value.status == Status.NO_CHIP
 
 
+def test_chip_in_deep_power_down_is_woken(desk: Desk) -> None:
+    desk.chip(asleep=True)
+    desk.reset()
+    stub = running(desk)
+    assert stub.hello.flash_id == 0x1240EF
+    desk.run(stub.write(0, CONTENT))
+    assert desk.flash(0, len(CONTENT)) == CONTENT
+
+
 def test_unknown_id_is_not_guessed_at_but_a_size_can_be_given(desk: Desk) -> None:
     desk.chip(0x77_4055)
     stub = running(desk)

@@ -81,6 +81,7 @@ enum { LEAVE_RETURN = 0, LEAVE_RESET = 1, LEAVE_BOOT = 2 };
 /* SPI_FLASH_CMD bits of the ESP8266's flash controller. */
 enum {
     SPI_READ = 31, SPI_WREN = 30, SPI_RDID = 28, SPI_RDSR = 27, SPI_WRSR = 26, SPI_PP = 25, SPI_SE = 24, SPI_BE = 23,
+    SPI_RES = 20, /* release from deep power-down */
 };
 enum { SR_BUSY = 1, SR_WEL = 2, SR_PROTECT = 0x7c }; /* BP0..2, TB, SEC (or BP3, BP4): Winbond, GigaDevice, XMC, Macronix */
 

@@ -22,10 +22,18 @@ static u32 ready(u32 limit_ms) {
     return 1;
 }
 
-/* Ask the chip who it is. 0 and all ones are a bus without a chip. */
+/* Ask the chip who it is. 0 and all ones are a bus without a chip, or one in deep power-down (left so by an application
+ * that slept): that is ended and asked again. */
 static u32 identify(void) {
-    hw_spi_words[0] = 0;
-    u32 id = hw_spi(SPI_RDID) ? hw_spi_words[0] & 0xffffff : 0;
+    u32 id = 0;
+    for (u32 tries = 2; tries && (!id || id == 0xffffff); tries--) {
+        if (tries == 1) {
+            hw_spi(SPI_RES);
+            hw_nap(hw_ms(1)); /* data sheets: 3 to 30 us */
+        }
+        hw_spi_words[0] = 0;
+        id = hw_spi(SPI_RDID) ? hw_spi_words[0] & 0xffffff : 0;
+    }
     u32 code = id >> 16;
     if (id == 0xffffff) id = 0;
     g.chip = id;
