@@ -28,6 +28,8 @@ class Spec:
     row: bool = False
 
 
+# As far as a token looks around itself: lines can be long, and full of tokens.
+_NEAR = 400
 _PUNCTUATION = " \t`*_'\"|.>-:#~"
 
 
@@ -55,13 +57,15 @@ class Token:
     @property
     def leads(self) -> bool:
         """True when nothing but punctuation or a few damaged letters stands before it on its line."""
+        if self.start > _NEAR:
+            return False
         before = self.text[: self.start].lstrip(_PUNCTUATION)
         return len(before) <= 3 and " " not in before
 
     @property
     def rest(self) -> str:
-        """What follows on the line."""
-        return self.text[self.end :]
+        """What follows on the line (its beginning, when the line is long)."""
+        return self.text[self.end : self.end + _NEAR]
 
     @property
     def ends(self) -> bool:

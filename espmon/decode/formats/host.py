@@ -34,7 +34,7 @@ TOKENS = (
 
 
 def _tool(facts: Interpreter, token: Token, text: str) -> str | None:
-    whole = facts.full
+    whole = facts.full[:1000]
     if "espcomm" in whole:
         return "espcomm"
     if "esptool" in whole or re.search(r"(?i)fatal error occurred|FatalError|Failed to connect to", whole):

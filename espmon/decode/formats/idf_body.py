@@ -67,7 +67,8 @@ def register(dump: Dump, token: Token) -> str | None:
 
 def rough_register(dump: Dump, token: Token) -> str | None:
     """A row of registers whose header is lost: at least three of them in one line."""
-    if len(_REGISTERS.findall(token.text)) < _ROUGH_REGISTERS:
+    row = token.text[max(0, token.start - 100) : token.end + 100]
+    if len(_REGISTERS.findall(row)) < _ROUGH_REGISTERS:
         return DROP
     dump.kind = "panic"
     dump.framework = "esp-idf"

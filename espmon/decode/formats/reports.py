@@ -56,9 +56,10 @@ def reset_reason(facts: Interpreter, token: Token) -> None:
     text = token["text"].strip(" .'`*")
     numbered = re.fullmatch(r"(\d{1,3})\s?[=:(]\s?(.+?)\)?", text)
     source = "esp-link" if numbered else "arduino"
-    if "Tasmota" in facts.full or "RSL" in facts.full:
+    line = facts.full[:1000]
+    if "Tasmota" in line or "RSL" in line:
         source = "tasmota"
-    elif "[debug" in facts.full or re.search(r"\]\[\w", facts.full):
+    elif "[debug" in line or re.search(r"\]\[\w", line):
         source = "esphome"
     is_8266 = facts.chip in (None, "esp8266")
     reset = resets.rst_info(int(numbered[1]), numbered[2]) if numbered else resets.reason_text(text, esp8266=is_8266)
