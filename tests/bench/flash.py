@@ -49,9 +49,9 @@ def _run(arguments: list[str], folder: Path) -> float:
 
 
 @contextlib.contextmanager
-def _board(chip: str, flash: Path) -> Iterator[str]:
+def board_on_pty(chip: str, flash: Path, *pairs: str) -> Iterator[str]:
     """The pty of a fresh board in download mode."""
-    command = [sys.executable, "-m", "tests.fakes.pty_board", chip, str(flash)]
+    command = [sys.executable, "-m", "tests.fakes.pty_board", chip, str(flash), *pairs]
     server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
@@ -97,7 +97,7 @@ class _Bench:
         return self.timed(lambda tty: [sys.executable, "-m", "esptool", "--port", tty, *options, *words])
 
     def timed(self, arguments: Callable[[str], list[str]]) -> float:
-        with _board(self.chip, self.flash) as tty:
+        with board_on_pty(self.chip, self.flash) as tty:
             return _run(arguments(tty), self.folder)
 
     def holds(self) -> bool:
@@ -159,7 +159,7 @@ def _read(chip: str, rate: int) -> Iterator[Row]:
 
 def _cpu(arguments: Callable[[str], list[str]], flash: Path, folder: Path) -> float:
     """CPU seconds of one client run against a fresh board behind a pty; the board's own are not counted."""
-    with _board("esp32", flash) as tty:
+    with board_on_pty("esp32", flash) as tty:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         _run(arguments(tty), folder)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

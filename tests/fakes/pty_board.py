@@ -1,4 +1,4 @@
-"""``python -m tests.fakes.pty_board CHIP FLASH``: a virtual board on a pseudo terminal, waiting in download mode.
+"""``python -m tests.fakes.pty_board CHIP FLASH [PARAMETER=VALUE ...]``: a virtual board on a pseudo terminal, waiting in download mode.
 
 A pty has no modem lines, and its writer is not slowed to any rate; the rate that the client sets is read back from it.
 """
@@ -16,14 +16,15 @@ import tty
 from pathlib import Path
 
 from espmon.board.live import LiveBoard, open_flash
-from espmon.board.settings import BoardSettings
+from espmon.board.settings import BoardSettings, settings_from
 
 _TCGETS2 = 0x802C542A  # Linux: struct termios2 with the rates as numbers
 
 
-def main(chip: str, flash: str) -> None:
+def main(chip: str, flash: str, *pairs: str) -> None:
     """Serve until killed."""
-    settings = BoardSettings(chip=chip, boot_low=True)
+    named = [(name, value) for name, _, value in (pair.partition("=") for pair in pairs)]
+    settings = settings_from(named, BoardSettings(chip=chip, boot_low=True))
     live = LiveBoard(settings, open_flash(Path(flash), settings))
     master, slave = os.openpty()
     tty.setraw(slave)
@@ -50,4 +51,4 @@ def main(chip: str, flash: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

@@ -63,7 +63,9 @@ def open_files(pid: int) -> int:
 
 
 def _module(*words: str, **more: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-m", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, **more)
+    return subprocess.Popen(
+        [sys.executable, "-m", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, **more
+    )
 
 
 def load(folder: Path, *, boards: int, seconds: int, rate: int = 11_520) -> Report:
@@ -107,12 +109,21 @@ def load(folder: Path, *, boards: int, seconds: int, rate: int = 11_520) -> Repo
             lost += 1
             report.say(f"b{i}: {len(got)} of {count} bytes", False)
     total = sum(c for c, _ in done["digests"])
-    report.say(f"{boards} boards x {rate} B/s for {took:.0f} s: {total / 1e6:.1f} MB, {lost} boards with a wrong digest", lost == 0)
+    report.say(
+        f"{boards} boards x {rate} B/s for {took:.0f} s: {total / 1e6:.1f} MB, {lost} boards with a wrong digest",
+        lost == 0,
+    )
     ratio = used / max(bare_used, 0.01)
-    report.say(f"CPU {used / took:.1%} of a core, bare epoll loop {bare_used / took:.1%}: {ratio:.1f}x (promise 4x)", ratio <= 4.0)
+    report.say(
+        f"CPU {used / took:.1%} of a core, bare epoll loop {bare_used / took:.1%}: {ratio:.1f}x (promise 4x)",
+        ratio <= 4.0,
+    )
     settled = memory[len(memory) // 3 :]
     growth = (settled[-1] - settled[0]) / 1e6 if settled else 0.0
-    report.say(f"memory {memory[-1] / 1e6:.0f} MB, {growth:+.1f} MB over the last two thirds", growth < max(8.0, memory[0] / 1e6 * 0.15))
+    report.say(
+        f"memory {memory[-1] / 1e6:.0f} MB, {growth:+.1f} MB over the last two thirds",
+        growth < max(8.0, memory[0] / 1e6 * 0.15),
+    )
     pump.stdin.close()
     bare.stdin.write("\n")
     bare.stdin.close()
@@ -138,7 +149,9 @@ def many_ports(folder: Path, *, boards: int) -> Report:
     assert daemon.process is not None
     until(lambda: len([e for e in daemon.of_type("port") if e["state"] == "opened"]) == boards, 60, "opening all")
     limit = daemon.status()["descriptor_limit"]
-    report.say(f"{boards} ports open after {time.monotonic() - began:.1f} s, {open_files(daemon.process.pid)} descriptors of {limit}")
+    report.say(
+        f"{boards} ports open after {time.monotonic() - began:.1f} s, {open_files(daemon.process.pid)} descriptors of {limit}"
+    )
     pump.stdin.write("go\n")
     pump.stdin.flush()
     done = json.loads(pump.stdout.readline())
@@ -155,7 +168,11 @@ def kills(folder: Path, *, rounds: int) -> Report:
     report = Report("kills")
     rng = random.Random(4)
     boards = [PtyBoard(folder / f"tty{i}") for i in range(4)]
-    daemon = DaemonProcess(folder, "[log]\nlow_water = 0\nsegment_bytes = 20000\n" + "".join(section(f"b{i}", b.path) for i, b in enumerate(boards)))
+    daemon = DaemonProcess(
+        folder,
+        "[log]\nlow_water = 0\nsegment_bytes = 20000\n"
+        + "".join(section(f"b{i}", b.path) for i, b in enumerate(boards)),
+    )
     sent = [bytearray() for _ in boards]
     restarts: list[float] = []
     n = 0
@@ -197,7 +214,9 @@ def kills(folder: Path, *, rounds: int) -> Report:
                 invented += number <= at
                 at = max(at, number)
         missing += len(sent[i]) - len(got)
-    report.say(f"{rounds} kills: {shorter} logs shorter than before, {invented} lines twice or out of order", not invented)
+    report.say(
+        f"{rounds} kills: {shorter} logs shorter than before, {invented} lines twice or out of order", not invented
+    )
     report.say(f"{missing} of {sum(map(len, sent))} bytes were on their way inside the killed process or the pty")
     import statistics
 
@@ -221,8 +240,12 @@ def full_disk(folder: Path) -> Report:
     report = Report("disk")
     small = folder / "small"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(small)], capture_output=True, check=False).returncode:
-        report.say("skipped: a small tmpfs cannot be mounted here (needs root); the writer stub in tests/store covers it")
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(small)], capture_output=True, check=False
+    ).returncode:
+        report.say(
+            "skipped: a small tmpfs cannot be mounted here (needs root); the writer stub in tests/store covers it"
+        )
         return report
     try:
         board = PtyBoard(folder / "tty0")
@@ -257,7 +280,9 @@ def full_disk(folder: Path) -> Report:
         got = len(_raw(small))
         whole = sent + len(b"before\r\nafter\r\n") + 52
         lost = sum(e["bytes"] for e in daemon.of_type("gap"))
-        report.say(f"sent {whole} bytes, stored {got}, gap of {lost} stated ({gap['reason']})", abs(got + lost - whole) <= 8)
+        report.say(
+            f"sent {whole} bytes, stored {got}, gap of {lost} stated ({gap['reason']})", abs(got + lost - whole) <= 8
+        )
         report.say(f"stopped with status {daemon.stop()}")
     finally:
         subprocess.run(["umount", "-l", str(small)], check=False)
@@ -274,7 +299,11 @@ def replugs(folder: Path, *, cycles: int, renames: int) -> Report:
     """Unplugged and plugged in again, also under another name: the right board each time, nothing leaks."""
     report = Report("replug")
     boards = [PtyBoard(folder / f"tty{i}") for i in range(2)]
-    daemon = DaemonProcess(folder, "[log]\nlow_water = 0\n[daemon]\nrescan_s = 0.2\n" + "".join(section(f"b{i}", b.path) for i, b in enumerate(boards)))
+    daemon = DaemonProcess(
+        folder,
+        "[log]\nlow_water = 0\n[daemon]\nrescan_s = 0.2\n"
+        + "".join(section(f"b{i}", b.path) for i, b in enumerate(boards)),
+    )
     daemon.start()
     assert daemon.process is not None
     pid = daemon.process.pid
@@ -285,13 +314,18 @@ def replugs(folder: Path, *, cycles: int, renames: int) -> Report:
         board = boards[i % 2]
         name = f"b{i % 2}"
         board.unplug()
-        until(lambda n=name: [e for e in daemon.of_type("port") if e["port"] == n][-1]["state"] == "gone", what="noticing")
+        until(
+            lambda n=name: [e for e in daemon.of_type("port") if e["port"] == n][-1]["state"] == "gone", what="noticing"
+        )
         if i < renames:
             # another board takes a new pty in between, so that the device gets another number
             other = os.openpty()
         began = time.monotonic()
         board.plug()
-        until(lambda n=name: [e for e in daemon.of_type("port") if e["port"] == n][-1]["state"] == "returned", what="reopening")
+        until(
+            lambda n=name: [e for e in daemon.of_type("port") if e["port"] == n][-1]["state"] == "returned",
+            what="reopening",
+        )
         waits.append(time.monotonic() - began)
         if i < renames:
             os.close(other[0])
@@ -306,9 +340,13 @@ def replugs(folder: Path, *, cycles: int, renames: int) -> Report:
     for k in range(2):
         lines = [x for x in daemon.raw_log(f"b{k}").split(b"\r\n") if x]
         wrong += sum(not x.startswith(b"b%d life" % k) for x in lines)
-        report.say(f"b{k}: {len(lines)} lines, {wrong} of another board", wrong == 0 and len(lines) == (cycles + renames) // 2)
+        report.say(
+            f"b{k}: {len(lines)} lines, {wrong} of another board", wrong == 0 and len(lines) == (cycles + renames) // 2
+        )
     waits.sort()
-    report.say(f"read again {waits[len(waits) // 2] * 1000:.0f} ms after the node's return (median), worst {waits[-1] * 1000:.0f} ms")
+    report.say(
+        f"read again {waits[len(waits) // 2] * 1000:.0f} ms after the node's return (median), worst {waits[-1] * 1000:.0f} ms"
+    )
     if first is not None:
         now = (open_files(pid), len(os.listdir(f"/proc/{pid}/task")), memory_bytes(pid))
         report.say(

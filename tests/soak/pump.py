@@ -80,7 +80,12 @@ def main() -> None:
             whole.update(piece)
             left -= len(piece)
         digests.append([sent[0][p], whole.hexdigest()])
-    print(json.dumps({"digests": digests, "sent": total, "stalls": stalls, "equal": all(x == total for s in sent for x in s)}), flush=True)
+    print(
+        json.dumps(
+            {"digests": digests, "sent": total, "stalls": stalls, "equal": all(x == total for s in sent for x in s)}
+        ),
+        flush=True,
+    )
     sys.stdin.readline()
 
 
