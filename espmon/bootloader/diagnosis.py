@@ -265,21 +265,6 @@ ROWS: tuple[Row, ...] = (
         "Use a short, thick cable and another USB port, or a supply of its own; a capacitor of 100 uF or more at 3.3 V helps.",
     ),
     Row(
-        "rf-data",
-        lambda e: bool(_RF.search(e.text)),
-        "The radio's calibration or system parameters in flash are missing or damaged.",
-        "Write the SDK's init data (esp_init_data_default.bin) to flash size - 0x4000, and erase the last three sectors.",
-    ),
-    Row(
-        "wrong-flash-mode",
-        lambda e: (
-            bool(_FLASH_ERRORS.search(e.text))
-            and (e.image_whole is True or (e.esp8285 and e.header_mode not in (None, "dout")))
-        ),
-        "The firmware in flash is whole, but the chip cannot read it: its header asks for a flash mode that the wiring lacks.",
-        "Write it with a slower mode: dio, and where that fails dout. An ESP8285 works with dout only.",
-    ),
-    Row(
         "gpio15-high",
         lambda e: _strap(e) in ("4", "5", "6", "7"),
         "GPIO15 is high at reset: the chip waits for SDIO instead of starting.",
@@ -290,36 +275,6 @@ ROWS: tuple[Row, ...] = (
         lambda e: _strap(e) in ("0", "2"),
         "GPIO2 is low at reset, which is no valid boot mode.",
         "Leave GPIO2 open or pull it high during reset.",
-    ),
-    Row(
-        "flash-damaged",
-        lambda e: bool(_FLASH_ERRORS.search(e.text)) or (e.image_fault is not None and not e.alive),
-        "There is no whole firmware in flash: it was erased, or writing it was interrupted.",
-        "Write it again: espmon flash PORT ADDRESS FILE. Should the error stay after that, write it with flash mode dout.",
-    ),
-    Row(
-        "crash-loop",
-        lambda e: bool(_CRASH.search(e.text)),
-        "The firmware starts and crashes. Its image is whole: writing the same again does not help.",
-        "Decode the crash: espmon PORT --elf firmware.elf. A wrong layout (map, partitions) or erased settings can be behind it.",
-    ),
-    Row(
-        "boot-loop",
-        lambda e: e.boots >= 2,
-        "The board boots over and over by itself.",
-        "Watch it with espmon PORT: the reset cause of each boot is explained there.",
-    ),
-    Row(
-        "gpio0-held",
-        lambda e: is_download_mode(e.reset_text or e.idle_text) is True,
-        "GPIO0 is low at an ordinary reset, so the board waits for a download instead of starting its firmware.",
-        "Release the BOOT button, remove what pulls GPIO0 low, then press reset.",
-    ),
-    Row(
-        "stub-left",
-        lambda e: e.sync == "stub",
-        "A flasher stub was left running in RAM by an earlier session.",
-        "Press reset, or flash: espmon uses it or resets the board.",
     ),
     Row(
         "alive-no-reset",
@@ -356,6 +311,51 @@ ROWS: tuple[Row, ...] = (
         ),
         "The board can be heard, but DTR and RTS do not reset it.",
         "Hold BOOT (GPIO0 low), press reset, release; then run it again with --before none.",
+    ),
+    Row(
+        "rf-data",
+        lambda e: bool(_RF.search(e.text)),
+        "The radio's calibration or system parameters in flash are missing or damaged.",
+        "Write the SDK's init data (esp_init_data_default.bin) to flash size - 0x4000, and erase the last three sectors.",
+    ),
+    Row(
+        "wrong-flash-mode",
+        lambda e: (
+            bool(_FLASH_ERRORS.search(e.text))
+            and (e.image_whole is True or (e.esp8285 and e.header_mode not in (None, "dout")))
+        ),
+        "The firmware in flash is whole, but the chip cannot read it: its header asks for a flash mode that the wiring lacks.",
+        "Write it with a slower mode: dio, and where that fails dout. An ESP8285 works with dout only.",
+    ),
+    Row(
+        "flash-damaged",
+        lambda e: bool(_FLASH_ERRORS.search(e.text)) or (e.image_fault is not None and not e.alive),
+        "There is no whole firmware in flash: it was erased, or writing it was interrupted.",
+        "Write it again: espmon flash PORT ADDRESS FILE. Should the error stay after that, write it with flash mode dout.",
+    ),
+    Row(
+        "crash-loop",
+        lambda e: bool(_CRASH.search(e.text)),
+        "The firmware starts and crashes. Its image is whole: writing the same again does not help.",
+        "Decode the crash: espmon PORT --elf firmware.elf. A wrong layout (map, partitions) or erased settings can be behind it.",
+    ),
+    Row(
+        "boot-loop",
+        lambda e: e.boots >= 2,
+        "The board boots over and over by itself.",
+        "Watch it with espmon PORT: the reset cause of each boot is explained there.",
+    ),
+    Row(
+        "gpio0-held",
+        lambda e: is_download_mode(e.reset_text or e.idle_text) is True,
+        "GPIO0 is low at an ordinary reset, so the board waits for a download instead of starting its firmware.",
+        "Release the BOOT button, remove what pulls GPIO0 low, then press reset.",
+    ),
+    Row(
+        "stub-left",
+        lambda e: e.sync == "stub",
+        "A flasher stub was left running in RAM by an earlier session.",
+        "Press reset, or flash: espmon uses it or resets the board.",
     ),
     Row(
         "silent",

@@ -121,6 +121,8 @@ def check_real_size(loader: Loader, flash_size: int, boot_offset: int) -> Steps[
     first = yield from loader.md5(boot_offset, SECTOR)
     if first == _digest(BLANK * SECTOR) or first != (yield from loader.md5(half + boot_offset, SECTOR)):
         return
+    if first == (yield from loader.md5(boot_offset + SECTOR, SECTOR)):
+        return  # the same everywhere: no proof
     length = min(half - boot_offset, 0x40000)
     if (yield from loader.md5(boot_offset, length)) == (yield from loader.md5(half + boot_offset, length)):
         raise WrongFlashSize(

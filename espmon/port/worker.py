@@ -27,6 +27,7 @@ from espmon.port.serial_port import Chunk, SerialPort
 T = TypeVar("T")
 
 SEND_LIMIT_S = 10.0  # what the Actions promise: SendStalled after 10 s without progress
+_DISCARD_READS = 16  # of up to 64 KiB each
 _LOOK_S = 0.05  # how often a long wait looks whether somebody asked to stop
 
 
@@ -90,8 +91,10 @@ def run_steps(
             case Wait(seconds=seconds):
                 _wait(seconds, wait_for)
             case Discard():
-                while read(0):
-                    pass
+                # Not "until there is nothing": a board that never stops talking would keep us here for ever.
+                for _ in range(_DISCARD_READS):
+                    if not read(0):
+                        break
                 return take()
             case Now():
                 return time.monotonic()
