@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "recover": ("recover", "recover", "Bring the board NAME back: reset, compare its flash with the known-good image, write what differs."),
     "image": ("image", "image", "Keep known-good flash images, which recovery compares boards with and repairs them from."),
     "config": ("config", "config", "Check, show or begin the daemon's configuration."),
+    "service": ("service", "service", "Run the daemon as a service: systemd, launchd or Task Scheduler."),
     "reload": ("daemon", "reload", "Make the daemon read its configuration again; ports whose settings stayed are not touched."),
     "completion": ("completion", "completion", "Print the completion script for your shell."),
     "demo": ("demo", "demo", "Show three virtual boards under the daemon: crashes decoded, damaged flash found and repaired; ends by itself."),

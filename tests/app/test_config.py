@@ -165,3 +165,10 @@ def test_boards_are_matched_by_identity_never_by_guess() -> None:
     assert told["p0"] == "/dev/ttyUSB2 is matched by p0 and p1"
     found, _ = assign(sections('{ url = "rfc2217://127.0.0.1:2217" }', '{ device = "COM9" }'), boards)  # type: ignore[arg-type]
     assert found == {"p0": "rfc2217://127.0.0.1:2217"}, "an absent board is no problem, it is only absent"
+
+
+def test_each_setting_is_documented() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "daemon.md").read_text("utf-8")
+    rows = {tuple(cell.strip(" `") for cell in line.split("|")[1:3]) for line in page.splitlines() if line.startswith("|")}
+    assert {(s.section, s.key) for s in SETTINGS} <= rows
+    parse_config(page.split("```toml")[1].split("```")[0])
