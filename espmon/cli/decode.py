@@ -15,6 +15,7 @@ from espmon.errors import EXIT_INTERRUPTED, InputUnreadable
 from espmon.events import Crash, Event, Reset, Text
 
 _CHUNK = 262144
+_QUOTED_FRAMES = 24
 
 
 def _unreadable(name: str, error: OSError) -> InputUnreadable:
@@ -56,12 +57,25 @@ def _explainer(elfs: tuple[Path, ...], all_stack_words: bool) -> Callable[[Event
     return explain
 
 
-def _for_people(lines: bool, named: bool, has_elf: bool) -> tuple[Callable[[Event], None], Callable[[], None]]:
-    """(write, close): each fact with the line it stands on, crashes as the monitor shows them."""
+def _for_people(
+    lines: bool, named: bool, elfs: tuple[Path, ...], source_roots: tuple[str, ...]
+) -> tuple[Callable[[Event], None], Callable[[], None]]:
+    """(write, close): each fact with the line it stands on, crashes as the monitor shows them, with their source lines."""
+    from espmon.app.source import SourceFiles, project_folder
     from espmon.sinks.console import Console, notice_lines
     from espmon.sinks.screen import Screen
 
-    console = Console(Screen(), has_elf=has_elf)
+    source = SourceFiles([*source_roots, *(project_folder(elf) for elf in elfs)])
+    console = Console(Screen(), has_elf=bool(elfs), roots=source.roots)
+
+    def source_lines(crash: Crash) -> dict[tuple[str, int], str]:
+        found = {}
+        for frame in crash.frames[:_QUOTED_FRAMES]:
+            if frame.file and frame.line:
+                text = source.line(frame.file, frame.line)
+                if text is not None and text.strip():
+                    found[frame.file, frame.line] = text
+        return found
 
     def write(event: Event) -> None:
         if isinstance(event, Text):
@@ -69,7 +83,7 @@ def _for_people(lines: bool, named: bool, has_elf: bool) -> tuple[Callable[[Even
                 console.show(event)
         elif isinstance(event, Crash):
             console.notice(f"{_place(event, named)}: crash", "bad")
-            console.show(event)
+            console.show(event, source_lines(event))
         elif told := notice_lines(event):
             console.notice(f"{_place(event, named)}: {told[1][0]}", told[0], *told[1][1:])
         console.flush()
@@ -82,6 +96,15 @@ def _place(event: Event, named: bool) -> str:
 
     lines = f"{event.line}" if event.end_line in (None, event.line) else f"{event.line}-{event.end_line}"
     return f"{one_line(event.file)}:{lines}" if named else f"line {lines}"
+
+
+def _recoder(start: bytes) -> Callable[[bytes], bytes] | None:
+    """UTF-16 (what `>` in Windows PowerShell writes) becomes UTF-8; everything else stays as it is."""
+    name = "utf-16-le" if start.startswith(codecs.BOM_UTF16_LE) else "utf-16-be" if start.startswith(codecs.BOM_UTF16_BE) else ""
+    if not name:
+        return None
+    decoder = codecs.getincrementaldecoder(name)("replace")
+    return lambda data: decoder.decode(data).removeprefix("\ufeff").encode("utf-8", "replace")
 
 
 def _run(
@@ -97,8 +120,13 @@ def _run(
             write(explain(event))
 
     read = getattr(stream, "read1", stream.read)  # a pipe's bytes are shown as they come
+    recode: Callable[[bytes], bytes] | None = None
+    first = True
     while data := read(_CHUNK):
-        pass_on(decoder.feed(data))
+        if first:
+            first = False
+            recode = _recoder(data) if baud is None else None
+        pass_on(decoder.feed(recode(data) if recode else data))
     pass_on(decoder.close())
 
 
@@ -119,6 +147,14 @@ def _run(
     metavar="RATE",
     help="The rate at which FILES were received: finds what was sent at another, and reads ROM banners in it.",
 )
+@click.option(
+    "--source-root",
+    "source_roots",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(),
+    help="Look here too for source files to quote; repeatable.",
+)
 @click.option("--all-stack-words", is_flag=True, help="Show every code-like stack word, not only likely frames.")
 @click.pass_context
 def decode(
@@ -128,6 +164,7 @@ def decode(
     lines: bool,
     elfs: tuple[Path, ...],
     baud: int | None,
+    source_roots: tuple[str, ...],
     all_stack_words: bool,
 ) -> None:
     """Explain the resets and crashes in log FILES.
@@ -143,7 +180,7 @@ def decode(
 
         write: Callable[[Event], None] = JsonLines(sys.stdout.buffer, lines=lines).write
     else:
-        write, close = _for_people(lines, len(files) > 1, bool(elfs))
+        write, close = _for_people(lines, len(files) > 1, elfs, source_roots)
     status = 0
     try:
         explain = _explainer(elfs, all_stack_words)

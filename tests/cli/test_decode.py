@@ -67,6 +67,35 @@ def test_bytes_that_are_no_text_give_valid_json() -> None:
     assert not any(ord(c) < 32 and c != "\n" for c in done.stdout.decode("utf-8"))
 
 
+def test_utf_16_as_powershell_writes_it(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_bytes(LOG.read_text().encode("utf-16"))
+    (crash,) = objects(run("--json", str(log)).stdout)
+    assert crash["line"] == 1
+    assert crash["exception"] == {"number": 28, "name": "LoadProhibited"}
+
+
+def test_with_an_elf_functions_and_lines_are_shown() -> None:
+    demo = Path(__file__).parent.parent.parent / "symbols" / "demo"
+    done = run(str(demo / "dumps" / "load.txt"), "--elf", str(demo / "weather.elf"))
+    assert done.returncode == 0
+    assert "sensor_value at src/sensors.c:" in done.stdout.decode()
+    done = run("--json", str(demo / "dumps" / "load.txt"), "--elf", str(demo / "weather.elf"))
+    (crash,) = [o for o in objects(done.stdout) if o["type"] == "crash"]
+    frames = crash["frames"]
+    assert isinstance(frames, list)
+    assert frames[0]["function"] == "sensor_value"
+
+
+def test_an_elf_that_is_none_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "not.elf").write_bytes(b"hello")
+    done = run("--json", str(LOG), "--elf", str(tmp_path / "not.elf"))
+    assert done.returncode == 0
+    assert objects(done.stdout)[0]["type"] == "crash"
+    assert b"not.elf" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 def test_lines_are_in_the_order_of_the_input() -> None:
     said = objects(run("--json", "--lines", str(LOOP)).stdout)
     assert "".join(str(o["text"]) for o in said if o["type"] == "text") == LOOP.read_text()
