@@ -24,7 +24,7 @@ from espmon.bootloader.errors import (
     StubNotStarted,
 )
 from espmon.bootloader.flash import size_of_id
-from espmon.bootloader.link import Link, SyncReply
+from espmon.bootloader.link import SYNC_PATIENCE_S, Link, SyncReply
 from espmon.bootloader.loader import RATES, Loader, RomLoader, StubLoader, StubPayload, parse_security
 from espmon.bootloader.loaders import LOADERS, MAGIC_ADDRESS, WATCHDOG_KEY, LoaderFacts, by_chip_id, by_magic
 from espmon.bootloader.notes import LineReset, LoaderMet, Retried, Stage
@@ -38,6 +38,7 @@ T = TypeVar("T")
 ROM_RATE = 115200
 # SYNCs after one reset. Some adapters lose the first few (CH340 on some kernels needed eight).
 SYNCS_PER_RESET = 8
+FIRST_PATIENCE_S = 0.03
 RESETS = 7
 # Starting again after the loader was lost in the middle of the work.
 RESTARTS = 4
@@ -134,9 +135,10 @@ def connect(plan: SessionPlan) -> Steps[tuple[Link, SyncReply]]:
         yield Note(Stage("sync", f"{rate} baud"))
         # A reset that works is answered within the first SYNCs; a fast rate that the ROM does not follow never is.
         syncs = SYNCS_PER_RESET if attempt or rate <= ROM_RATE else 5
-        for _ in range(syncs):
+        for number in range(syncs):
             tried += 1
-            answer = yield from link.sync_once()
+            # The ESP8266's ROM measures the rate by the first SYNC and does not answer it.
+            answer = yield from link.sync_once(FIRST_PATIENCE_S if number == 0 else SYNC_PATIENCE_S)
             if answer is not None:
                 yield from link.drain()
                 # A rate that damages answers to SYNC is none to begin with; the next reset tries the ROM's own.

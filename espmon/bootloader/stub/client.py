@@ -120,6 +120,16 @@ class OwnStub(Loader):
             left = start + timeout_s - now
         return self._frames.popleft()
 
+    def _answer(self, until: float, *tags: int) -> Steps[Frame | None]:
+        """The next frame with one of these tags, or None at the moment `until`, however much else arrives."""
+        now: float = yield Now()
+        while now < until:
+            frame = yield from self._frame(until - now)
+            if frame is None or frame.tag in tags:
+                return frame
+            now = yield Now()
+        return None
+
     def _drop(self) -> Steps[None]:
         data: bytes = yield Discard()
         if data:
@@ -143,16 +153,12 @@ class OwnStub(Loader):
                 yield from self._send(b"\0")
             yield from self._send(encode(op, tag, 0, body))
             start: float = yield Now()
-            now = start
-            while (left := start + timeout - now) > 0:
-                frame = yield from self._frame(left)
-                if frame is None:
-                    break
-                if frame.tag == tag and frame.op == op | REPLY:
-                    if op is not Op.HELLO and op is not Op.POLL and frame.argument != Status.OK:
-                        raise StubRefused(op, frame.argument)
-                    return frame
-                now = yield Now()
+            while (frame := (yield from self._answer(start + timeout, tag))) is not None:
+                if frame.op != op | REPLY:
+                    continue
+                if op is not Op.HELLO and op is not Op.POLL and frame.argument != Status.OK:
+                    raise StubRefused(op, frame.argument)
+                return frame
         raise StubSilent(op, timeout * attempts, self.link.heard)
 
     def probe(self) -> Steps[bool]:
@@ -221,18 +227,24 @@ class OwnStub(Loader):
             yield from self._send(encode(Op.MAP, tag, 0, words(first, part * SECTOR, 0)))
             before = len(found)
             timeout = self._allowance(MAP_DIGESTS * LOOK_S, 4 * MAP_DIGESTS + 64)
-            while True:
-                frame = yield from self._frame(timeout)
+            expected = first
+            heard: float = yield Now()
+            while expected < first + part * SECTOR:
+                frame = yield from self._answer(heard + timeout, tag)
                 if frame is None:
                     break
-                if frame.tag != tag or frame.op != Op.MAP | REPLY:
+                if frame.op != Op.MAP | REPLY:
                     continue
                 if frame.argument != Status.OK:
                     raise StubRefused(Op.MAP, frame.argument)
-                at, *digests = struct.unpack(f"<{len(frame.body) // 4}I", frame.body)
-                found.update((at + k * SECTOR, d) for k, d in enumerate(digests))
-                if at + len(digests) * SECTOR >= first + part * SECTOR:
-                    break
+                at, *digests = struct.unpack(f"<{len(frame.body) // 4}I", frame.body[: len(frame.body) // 4 * 4]) or (
+                    0,
+                )
+                if at % SECTOR or not expected <= at < first + part * SECTOR:
+                    continue
+                found.update((at + k * SECTOR, d) for k, d in enumerate(digests[:MAP_DIGESTS]))
+                expected = at + max(1, len(digests)) * SECTOR
+                heard = yield Now()
             if len(found) == before:
                 failures += 1
                 if failures >= ATTEMPTS:
@@ -275,6 +287,7 @@ class OwnStub(Loader):
         # Under way, in the order of asking: tag -> the sectors of that READ which have not come.
         under: dict[int, list[int]] = {}
         failures = 0
+        heard: float = yield Now()
         while todo or under:
             asked = []
             while todo and len(under) < READS:
@@ -285,8 +298,9 @@ class OwnStub(Loader):
             if asked:
                 yield from self._send(*asked)
             timeout = self._allowance(LOOK_S * READ_SECTORS * READS, READS * READ_SECTORS * (SECTOR + 32))
-            frame = yield from self._frame(timeout)
+            frame = yield from self._answer(heard + timeout, *under)
             if frame is None:
+                heard = yield Now()
                 failures += 1
                 if failures >= ATTEMPTS:
                     raise StubSilent(Op.READ, timeout * failures, self.link.heard)
@@ -295,7 +309,7 @@ class OwnStub(Loader):
                 under.clear()
                 yield from self._send(b"\0")
                 continue
-            if frame.tag not in under or frame.op != Op.READ | REPLY:
+            if frame.op != Op.READ | REPLY:
                 continue
             at = frame.argument * SECTOR
             if len(frame.body) == 4:
@@ -303,6 +317,7 @@ class OwnStub(Loader):
             if at not in under[frame.tag] or len(frame.body) not in (0, SECTOR):
                 continue
             failures = 0
+            heard = yield Now()
             content[at] = frame.body or b"\xff" * SECTOR
             if meter is not None:
                 yield from meter.add(min(at + SECTOR, offset + size) - max(at, offset))
@@ -333,18 +348,21 @@ class OwnStub(Loader):
             tag = self._next_tag()
             yield from self._send(encode(Op.ERASE, tag, 0, words(at, end - at)))
             before = at
+            # One answer for every 64 KB; at worst sixteen erases of 4 KB lie between two.
+            timeout = self._allowance(16 * (SECTOR_WORK_S + LOOK_S), 128)
+            heard: float = yield Now()
             while at < end:
-                # One answer for every 64 KB; at worst sixteen erases of 4 KB lie between two.
-                timeout = self._allowance(16 * (SECTOR_WORK_S + LOOK_S), 128)
-                frame = yield from self._frame(timeout)
+                frame = yield from self._answer(heard + timeout, tag)
                 if frame is None:
                     break
-                if frame.tag != tag or frame.op != Op.ERASE | REPLY or len(frame.body) not in (0, 4):
+                if frame.op != Op.ERASE | REPLY or len(frame.body) not in (0, 4):
                     continue
                 reached = int.from_bytes(frame.body, "little") if frame.body else at
                 if frame.argument != Status.OK:
                     raise StubRefused(Op.ERASE, frame.argument, reached if offset <= reached < end else None)
-                at = max(at, min(end, reached))
+                if at < reached <= end:
+                    at = reached
+                    heard = yield Now()
             if at == before:
                 failures += 1
                 if failures >= ATTEMPTS:
@@ -485,7 +503,7 @@ class _Transfer:
         self.sent = 0
         self.epoch = 0
         self.naks = 0
-        self.begun = False
+        self.reported = -1
         self.status: int | None = None
 
     def run(self) -> Steps[None]:
@@ -495,25 +513,22 @@ class _Transfer:
             Op.WRITE, self.tag, 0, words(self.offset, len(self.content), WRITE_DEFLATE if self.deflated else 0)
         )
         yield from stub._send(begin, *self._more())
-        polls = 0
-        waited = 0.0
         window = min(stub.hello.window, WINDOW)
         # The wire may still be busy with a window of ours when the clock starts.
         quiet = PATIENCE_S + stub.link.wire_s(window) + 4 * stub.link.round_trip_s
         limit = quiet + BLOCK_WORK_S + SECTOR_WORK_S
+        moved: float = yield Now()
         while self.status is None:
-            frame = yield from stub._frame(quiet)
+            now: float = yield Now()
+            if now - moved > limit:
+                raise StubSilent(Op.DATA, now - moved, stub.link.heard)
+            frame = yield from stub._answer(now + quiet, self.tag)
             if frame is None:
-                waited += quiet
-                if waited > limit:
-                    raise StubSilent(Op.DATA, waited, stub.link.heard)
-                polls += 1
                 stub.resent += 1
                 yield from stub._send(b"\0", encode(Op.POLL, self.tag))
                 continue
-            moved = yield from self._heard(frame)
-            if moved:
-                waited = 0.0
+            if (yield from self._heard(frame)):
+                moved = yield Now()
             frames = self._more()
             if frames:
                 yield from stub._send(*frames)
@@ -568,26 +583,26 @@ class _Transfer:
             moved = self._advance(following & 0xFFF)
             if self.acked < self.sent:
                 self._back()
-                return True
             return moved
         if frame.tag != self.tag:
             return False
         if frame.op == Op.WRITE | REPLY:
             if frame.argument != Status.OK:
                 self.status = frame.argument
-            return True
+            return frame.argument != Status.OK
         if frame.op == Op.DATA | REPLY:
             return self._advance(frame.argument)
         if frame.op == Op.NAK:
-            self._advance(frame.argument)
+            moved = self._advance(frame.argument)
             self.naks += 1
             self.stub.naks += 1
             self._back()
-            return True
+            return moved
         if frame.op == Op.SECTOR and len(frame.body) == 8:
             at, digest = struct.unpack("<2I", frame.body)
             yield from self._proven(at, digest, frame.argument)
-            return True
+            before, self.reported = self.reported, max(at, self.reported)
+            return self.reported > before
         if frame.op == Op.END:
             self.status = frame.argument
             return True
