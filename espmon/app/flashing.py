@@ -37,14 +37,14 @@ from espmon.bootloader.examine import explain_silence
 from espmon.bootloader.flash import SECTOR
 from espmon.bootloader.guards import check_flash, check_real_size, check_security, plan_regions
 from espmon.bootloader.loader import RATES, Loader, StubLoader
-from espmon.bootloader.notes import LineReset, Stage, Transferred
+from espmon.bootloader.notes import Heard, LineReset, Stage, Transferred
 from espmon.bootloader.read import Backup, Piece, ReadCount, check_backup, sector_digests
 from espmon.bootloader.resets import BY_NAME, HARD, HARD_USB, NONE, SEQUENCES, ResetSequence, parse_custom
 from espmon.bootloader.session import Rung, Security, Session, SessionPlan, is_esp8285, read_mac
 from espmon.bootloader.write import Region, Written, verify_regions, write_regions
 from espmon.chips import CHIPS, Chip
-from espmon.errors import EspmonError, InputUnreadable, PortProblem, UsageProblem
-from espmon.events import Event, Progress, ResetCaused
+from espmon.errors import EspmonError, InputUnreadable, PortGone, PortProblem, UsageProblem
+from espmon.events import Event, Progress, Recovery, ResetCaused
 from espmon.port import Chunk, SerialPort, run_steps
 from espmon.store.images import ImageStore
 from espmon.store.stubs import find_stubs
@@ -230,6 +230,7 @@ class Flasher:
         self._noted = noted
         self._heard = heard
         self._progress = _Pace()
+        self._application_baud = port.baud
         self._asked = options.flash_baud or self.memory.rate(self._key, 460800)
         self.plan = self._plan(rungs)
         self.session = Session(self.plan)
@@ -257,6 +258,7 @@ class Flasher:
             native_usb=usb,
             resets=options.resets,
             read_boot=read_boot,
+            application_rate=self._application_baud,
         )
 
     @property
@@ -364,7 +366,7 @@ class Flasher:
     def restore_rate(self) -> None:
         """The port back to the application's rate."""
         with contextlib.suppress(PortProblem):
-            self.port.set_baud(self.port.baud)
+            self.port.set_baud(self._application_baud)
 
     # --- operations --------------------------------------------------------------------------------------------------
 
@@ -563,6 +565,49 @@ def stored_sectors(files: Sequence[Path]) -> dict[bytes, bytes]:
         if image is not None:
             contents += [content for _, content in image.pieces]
     return sector_digests(contents)
+
+
+def flash_while_watching(
+    port: SerialPort,
+    images: Sequence[tuple[int, Path]],
+    *,
+    tell: Tell,
+    heard: Callable[[Chunk], None] | None = None,
+    text: Callable[[bytes], None] | None = None,
+    stop: threading.Event | None = None,
+    memory: RateMemory | None = None,
+) -> bool:
+    """Flash `images` through a port that is being watched, from the thread that owns it; True when that went well.
+
+    What happens is told as `Recovery` events (step ``write``) and `Progress`; nothing but :class:`PortGone` is raised.
+    `heard` gets every chunk, for the raw log; `text` what stood outside the loader's frames and was sent at the
+    application's rate, such as the boot that follows.
+    """
+    rate = port.baud
+
+    def noted(fact: object) -> None:
+        if isinstance(fact, Heard) and text is not None and fact.rate == rate:
+            text(fact.raw)
+
+    def say(outcome: str, reason: str) -> None:
+        tell(Recovery(step="write", outcome=outcome, reason=reason, port=port.name, at=time.time()))
+
+    names = ", ".join(path.name for _, path in images)
+    say("started", names)
+    start = time.monotonic()
+    try:
+        files = files_from(images)
+        with Flasher(port, tell=tell, noted=noted, heard=heard, stop=stop, memory=memory) as flasher:
+            done = flasher.flash(files)
+    except PortGone:
+        raise
+    except EspmonError as problem:
+        refused = isinstance(problem, (Refused, UsageProblem))
+        say("refused" if refused else "failed", f"{problem.message} {problem.hint or ''}".strip())
+        return False
+    how = "verified" if done.verified else "not verified: this loader cannot read back"
+    say("done", f"{done.sectors} of {done.of} sectors written, {how} ({time.monotonic() - start:.1f} s)")
+    return True
 
 
 def files_from(pairs: Iterable[tuple[int, Path]]) -> list[Region]:

@@ -31,6 +31,7 @@ class Wish(enum.Enum):
     HELP = "help"
     RESET = "reset"
     DOWNLOAD = "download"
+    FLASH = "flash"
     TIMESTAMPS = "timestamps"
     LOG = "log"
     PAUSE = "pause"
@@ -50,6 +51,7 @@ MENU: tuple[tuple[bytes, Wish | Typed, str, str], ...] = (
     (b"h\x08?", Wish.HELP, "h", "this help"),
     (b"r\x12", Wish.RESET, "r", "reset the board"),
     (b"p\x10", Wish.DOWNLOAD, "p", "reset into download mode"),
+    (b"f\x06", Wish.FLASH, "f", "flash the images given with --image and show the boot that follows"),
     (b"t\x09", Wish.TIMESTAMPS, "t", "timestamps on or off"),
     (b"l\x0c", Wish.LOG, "l", "log file on or off"),
     (b"y\x19", Wish.PAUSE, "y", "pause or resume the output"),

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from espmon.app.rate import RateFollower, WishRate
@@ -75,7 +76,14 @@ class Run:
     how: str | None = None
 
 
-Wish = Send | Run | WishRate
+@dataclass(frozen=True, slots=True)
+class Flash:
+    """Flash these (address, file) through the open port; the log goes on afterwards."""
+
+    images: tuple[tuple[int, Path], ...]
+
+
+Wish = Send | Run | WishRate | Flash
 
 
 class Clock:
@@ -316,6 +324,8 @@ class Listener(threading.Thread):
                 if abs(got.off_by) > 0.005:
                     reason = f"{f'{reason}; ' if reason else ''}the adapter says {got.got}"
                 self._state("rate", reason, baud)
+            case Flash(images=images):
+                self._flash(images)
             case Run(sequence=choose, by=by, how=how):
                 if not self.port.set_lines(dtr=False, rts=False):
                     self._state("failed", "this port has no DTR and RTS lines: the board can't be reset through it")
@@ -329,6 +339,31 @@ class Listener(threading.Thread):
                 self._pass_on()
                 run_steps(self.port, sequence.run(), heard=self._heard)
                 self._reset_at = self._clock.now()
+
+    def _flash(self, images: Sequence[tuple[int, Path]]) -> None:
+        """The port's bytes are the loader's for a while: all are kept, text outside its frames is decoded."""
+        from espmon.app.flashing import flash_while_watching
+
+        def kept(chunk: Chunk) -> None:
+            if self._keep is not None:
+                self._unkept += self._keep(chunk.data)
+
+        def text(raw: bytes) -> None:
+            assert self._decoder is not None
+            self._take(self._decoder.feed(raw, self._clock.now()))
+            self._pass_on()
+
+        def told(event: Event) -> None:
+            if isinstance(event, ResetCaused):
+                self._reset_at = self._clock.now()
+            self._take([event])
+            self._pass_on()
+
+        try:
+            flash_while_watching(self.port, images, tell=told, heard=kept, text=text, stop=self._stopping)
+        finally:
+            self._reset_at = self._clock.now()
+            self._rate.board_reset(self._reset_at)
 
     # --- gone and back ----------------------------------------------------------------------------------------------
 

@@ -14,11 +14,12 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espmon.app.keys import Keyboard, KeyMachine, Typed, help_lines
 from espmon.app.keys import Wish as KeyWish
-from espmon.app.listener import Decodes, Listener, Run, Send, download_sequence, reset_sequence
+from espmon.app.listener import Decodes, Flash, Listener, Run, Send, download_sequence, reset_sequence
 from espmon.app.outbox import Item, Outbox, Slot
 from espmon.app.rate import DEFAULT_BAUD, FixedRate, RateFollower
 from espmon.errors import (
@@ -73,6 +74,7 @@ class MonitorOptions:
     all_stack_words: bool = False
     reconnect: bool = True
     reset: bool = False
+    images: Sequence[tuple[int, str]] = ()
     colour: str = "auto"
 
 
@@ -374,6 +376,11 @@ class Monitor:
                 listener.ask(Run(reset_sequence, "key"))
             case KeyWish.DOWNLOAD:
                 listener.ask(Run(download_sequence, "key", "into download mode"))
+            case KeyWish.FLASH:
+                if images := [(offset, Path(name)) for offset, name in self.options.images]:
+                    listener.ask(Flash(tuple(images)))
+                else:
+                    console.notice("No image to flash: start with --image ADDRESS=FILE")
             case KeyWish.TIMESTAMPS:
                 console.timestamps = not console.timestamps
                 console.notice(f"Timestamps {'on' if console.timestamps else 'off'}")

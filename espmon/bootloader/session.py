@@ -92,7 +92,8 @@ class SessionPlan:
     fastest that the chip may understand. `chip`: what it must be, None to find out. `stubs`: payloads by name
     (:attr:`LoaderFacts.stubs`). `rungs`: ways to try before them, by chip name. `use_stub` False: the ROM only.
     `native_usb`: the port is the chip's own USB, whose watchdogs must be stopped. `read_boot`: finds the reset cause in
-    boot text that was received (second argument) at another rate than it was sent.
+    boot text that was received (second argument) at another rate than it was sent. `application_rate`: where the host
+    listens when the board starts again.
     """
 
     sequences: tuple[ResetSequence, ...] = SEQUENCES["unix"]
@@ -106,6 +107,7 @@ class SessionPlan:
     native_usb: bool = False
     resets: int = RESETS
     read_boot: Callable[[bytes, int], str | None] | None = None
+    application_rate: int | None = None
 
     @property
     def can_reset(self) -> bool:
@@ -395,10 +397,13 @@ class Session:
             with contextlib.suppress(LoaderProblem):
                 yield from loader.prepare_reset()
         if self.plan.can_reset:
+            loader_rate = link.rate
+            if self.plan.application_rate is not None:
+                yield from link.set_rate(self.plan.application_rate, "asked")
             yield Note(LineReset(self.plan.hard_reset.name))
             yield from self.plan.hard_reset.run()
             yield SetLines(False, False)
-            if (yield from self._gone(link)):
+            if (yield from self._gone(link, loader_rate)):
                 self.loader = None
                 return True
         if loader is None:
@@ -407,12 +412,12 @@ class Session:
             yield from loader.start_application()
         except LoaderProblem:
             return False
-        gone = yield from self._gone(link)
+        gone = yield from self._gone(link, link.rate)
         if gone:
             self.loader = None
         return gone
 
-    def _gone(self, link: Link) -> Steps[bool]:
+    def _gone(self, link: Link, loader_rate: int) -> Steps[bool]:
         """Whether the loader has left: anything heard that is no answer, or silence after SYNC."""
         yield from link.drop_pending()
         link.forget_heard()
@@ -424,10 +429,15 @@ class Session:
             if link.heard or (packet is not None and len(packet) > 0):
                 return True
             now = yield Now()
+        listening = link.rate
+        if listening != loader_rate:
+            yield from link.set_rate(loader_rate, "asked")
         for _ in range(2):
             if (yield from link.sync_once()) is not None:
                 yield from link.drain()
                 return False
+        if listening != loader_rate:
+            yield from link.set_rate(listening, "asked")
         return True
 
 

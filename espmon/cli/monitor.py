@@ -45,6 +45,20 @@ def complete_ports(ctx: click.Context, param: click.Parameter | None, incomplete
     return items
 
 
+def image_option(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[int, str], ...]:
+    """``0x10000=app.bin`` as a pair."""
+    out = []
+    for value in values:
+        address, equals, name = value.partition("=")
+        try:
+            out.append((int(address, 0), name))
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise click.BadParameter(f"{value!r} is no address and file: 0x10000=app.bin")
+    return tuple(out)
+
+
 LEVELS = ("error", "warning", "info", "debug", "verbose")  # those of espmon.sinks.lines, which a test compares
 
 
@@ -61,6 +75,7 @@ LEVELS = ("error", "warning", "info", "debug", "verbose")  # those of espmon.sin
 @click.option("--eol", type=click.Choice(["crlf", "lf", "cr"]), help="What the Enter key sends (AT firmware wants crlf).")
 @click.option("--repl", is_flag=True, help="Ctrl-C goes to the board; Ctrl-] quits.")
 @click.option("--reset", is_flag=True, help="Reset the board once the port is open.")
+@click.option("--image", "images", multiple=True, callback=image_option, metavar="ADDR=FILE", help="What Ctrl-T f flashes through the open port; repeatable.")
 @click.option("--no-reconnect", is_flag=True, help="End when the board is unplugged instead of waiting for it.")
 @click.option("--until", metavar="REGEX", help="End with status 0 when a line matches.")
 @click.option("--fail-on", type=click.Choice(["crash", "boot-loop"]), multiple=True, help="End with status 20 (crash) or 21 (boot-loop) when one is seen; repeatable.")
