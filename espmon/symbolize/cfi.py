@@ -17,7 +17,8 @@ _U32 = struct.Struct("<I").unpack_from
 
 # columns of the return address and the stack and frame pointers: Xtensa a0, a1 (call0), a15; RISC-V ra, sp, s0
 _COLUMNS = {"xtensa": (0, 1, 15), "riscv": (1, 2, 8)}
-_MAX_ENTRY = 1 << 16
+# Real entries have a few hundred bytes. Rows hold a copy of every register rule, so work grows with the square of this.
+_MAX_ENTRY = 4096
 
 
 class FrameTable:

@@ -26,15 +26,12 @@ _U64 = struct.Struct("<Q").unpack_from
 TAG_CLASS = 0x02
 TAG_ENUM = 0x04
 TAG_LEXICAL_BLOCK = 0x0B
-TAG_COMPILE_UNIT = 0x11
 TAG_STRUCT = 0x13
 TAG_UNION = 0x17
 TAG_INLINED = 0x1D
 TAG_MODULE = 0x1E
 TAG_SUBPROGRAM = 0x2E
 TAG_NAMESPACE = 0x39
-TAG_PARTIAL_UNIT = 0x3C
-TAG_SKELETON_UNIT = 0x4A
 _SCOPES = frozenset(
     (TAG_CLASS, TAG_ENUM, TAG_STRUCT, TAG_UNION, TAG_MODULE, TAG_SUBPROGRAM, TAG_NAMESPACE, 0x38)
 )  # 0x38: interface
@@ -47,9 +44,7 @@ AT_STMT_LIST = 0x10
 AT_LOW_PC = 0x11
 AT_HIGH_PC = 0x12
 AT_COMP_DIR = 0x1B
-AT_INLINE = 0x20
 AT_ABSTRACT_ORIGIN = 0x31
-AT_DECLARATION = 0x3C
 AT_SPECIFICATION = 0x47
 AT_RANGES = 0x55
 AT_CALL_FILE = 0x58
@@ -82,6 +77,7 @@ _FUNCTION = 4  # a subprogram with code
 _INLINED = 5
 _BLOCK = 6  # lexical block and the like: its children belong to the parent
 
+_MAX_NAME = 8192  # characters, scopes included; templates get long, but not that long
 _UNNAMED = "{unnamed type}"
 _MAX_RANGES = 4096  # of one function; the largest seen in real firmware has 30
 _MAX_DEPTH = 256
@@ -181,7 +177,7 @@ class Unit:
     """One compile unit."""
 
     __slots__ = (
-        "abbrev_offset", "abbrev_table", "addr_base", "address_size", "attributes", "base", "comp_dir", "die", "end", "functions", "functions_all", "line_table",
+        "abbrev_offset", "abbrev_table", "addr_base", "address_size", "attributes", "base", "comp_dir", "die", "end", "functions", "functions_all",
         "offset", "offset_size", "painted", "rnglists_base", "scope_starts", "scopes", "stmt_list", "str_offsets_base", "version",
     )  # fmt: skip
 
@@ -209,7 +205,6 @@ class Unit:
         self.painted: tuple[list[int], list[tuple[int, Function]]] | None = None
         self.scopes: list[tuple[int, int, int]] | None = None
         self.scope_starts: list[int] = []
-        self.line_table: LineTable | None = None
 
 
 FrameTuple = tuple[str | None, str | None, str | None, int | None, int]
@@ -308,45 +303,48 @@ class DwarfReader:
             unit.abbrev_table = table
             return table
         data = self._abbrev
+        self.budget.spend(0)
         table = {}
         at = offset
         compiled = self._compiled
-        while True:
-            code = data[at]
-            at += 1
-            if code >= 0x80:
-                code, at = uleb(data, at - 1)
-            if code == 0:
-                break
-            tag = data[at]
-            at += 1
-            if tag >= 0x80:
-                tag, at = uleb(data, at - 1)
-            children = data[at] != 0
-            at += 1
-            attributes = []
+        try:
             while True:
-                attribute = data[at]
+                code = data[at]
                 at += 1
-                if attribute >= 0x80:
-                    attribute, at = uleb(data, at - 1)
-                form = data[at]
-                at += 1
-                if form >= 0x80:
-                    form, at = uleb(data, at - 1)
-                value = 0
-                if form == FORM_IMPLICIT_CONST:
-                    value, at = sleb(data, at)
-                if attribute == 0 and form == 0:
+                if code >= 0x80:
+                    code, at = uleb(data, at - 1)
+                if code == 0:
                     break
-                attributes.append((attribute, form, value))
-            # most units of a program declare the same ones
-            declared = (tag, children, tuple(attributes), offset_size, address_size, version)
-            abbrev = compiled.get(declared)
-            if abbrev is None:
-                abbrev = compiled[declared] = Abbrev(*declared)
-            table[code] = abbrev
-        self.budget.spend(at - offset)
+                tag = data[at]
+                at += 1
+                if tag >= 0x80:
+                    tag, at = uleb(data, at - 1)
+                children = data[at] != 0
+                at += 1
+                attributes = []
+                while True:
+                    attribute = data[at]
+                    at += 1
+                    if attribute >= 0x80:
+                        attribute, at = uleb(data, at - 1)
+                    form = data[at]
+                    at += 1
+                    if form >= 0x80:
+                        form, at = uleb(data, at - 1)
+                    value = 0
+                    if form == FORM_IMPLICIT_CONST:
+                        value, at = sleb(data, at)
+                    if attribute == 0 and form == 0:
+                        break
+                    attributes.append((attribute, form, value))
+                # most units of a program declare the same ones
+                declared = (tag, children, tuple(attributes), offset_size, address_size, version)
+                abbrev = compiled.get(declared)
+                if abbrev is None:
+                    abbrev = compiled[declared] = Abbrev(*declared)
+                table[code] = abbrev
+        finally:
+            self.budget.spend(at - offset)
         self._abbrev_cache[key] = table
         unit.abbrev_table = table
         return table
@@ -616,17 +614,19 @@ class DwarfReader:
         data = self._ranges
         base = unit.base
         out: list[tuple[int, int]] = []
-        for _ in range(_MAX_RANGES):
-            low = _U32(data, at)[0]
-            high = _U32(data, at + 4)[0]
-            at += 8
-            if low == 0 and high == 0:
-                break
-            if low == 0xFFFFFFFF:
-                base = high
-            elif low < high:
-                out.append((low + base, high + base))
-        self.budget.spend(8 * len(out))
+        try:
+            for _ in range(_MAX_RANGES):
+                low = _U32(data, at)[0]
+                high = _U32(data, at + 4)[0]
+                at += 8
+                if low == 0 and high == 0:
+                    break
+                if low == 0xFFFFFFFF:
+                    base = high
+                elif low < high:
+                    out.append((low + base, high + base))
+        finally:
+            self.budget.spend(8 * len(out))
         return out
 
     def _rnglist(self, unit: Unit, form: int, value: int) -> list[tuple[int, int]]:
@@ -641,36 +641,38 @@ class DwarfReader:
         base = unit.base
         out: list[tuple[int, int]] = []
         begin = at
-        for _ in range(_MAX_RANGES):
-            kind = data[at]
-            at += 1
-            if kind == 0:
-                break
-            if kind == 4:  # offset_pair
-                low, at = uleb(data, at)
-                high, at = uleb(data, at)
-                out.append((low + base, high + base))
-            elif kind == 7:  # start_length
-                low = _U32(data, at)[0]
-                size, at = uleb(data, at + 4)
-                out.append((low, low + size))
-            elif kind == 6:  # start_end
-                out.append((_U32(data, at)[0], _U32(data, at + 4)[0]))
-                at += 8
-            elif kind == 5:  # base_address
-                base = _U32(data, at)[0]
-                at += 4
-            elif kind in (1, 2, 3):  # base_addressx, startx_endx, startx_length
-                first, at = uleb(data, at)
-                first = self._address(unit, 0x1B, first)
-                if kind == 1:
-                    base = first
-                    continue
-                second, at = uleb(data, at)
-                out.append((first, self._address(unit, 0x1B, second) if kind == 2 else first + second))
-            else:
-                raise Malformed(f"range list entry {kind}")
-        self.budget.spend(at - begin)
+        try:
+            for _ in range(_MAX_RANGES):
+                kind = data[at]
+                at += 1
+                if kind == 0:
+                    break
+                if kind == 4:  # offset_pair
+                    low, at = uleb(data, at)
+                    high, at = uleb(data, at)
+                    out.append((low + base, high + base))
+                elif kind == 7:  # start_length
+                    low = _U32(data, at)[0]
+                    size, at = uleb(data, at + 4)
+                    out.append((low, low + size))
+                elif kind == 6:  # start_end
+                    out.append((_U32(data, at)[0], _U32(data, at + 4)[0]))
+                    at += 8
+                elif kind == 5:  # base_address
+                    base = _U32(data, at)[0]
+                    at += 4
+                elif kind in (1, 2, 3):  # base_addressx, startx_endx, startx_length
+                    first, at = uleb(data, at)
+                    first = self._address(unit, 0x1B, first)
+                    if kind == 1:
+                        base = first
+                        continue
+                    second, at = uleb(data, at)
+                    out.append((first, self._address(unit, 0x1B, second) if kind == 2 else first + second))
+                else:
+                    raise Malformed(f"range list entry {kind}")
+        finally:
+            self.budget.spend(at - begin)
         return out
 
     # --- functions --------------------------------------------------------------------------------------------------
@@ -785,26 +787,28 @@ class DwarfReader:
         end = unit.end
         begin = at
         depth = 1
-        while at < end:
-            start = at
-            code = data[at]
-            at += 1
-            if code >= 0x80:
-                code, at = uleb(data, start)
-            elif code == 0:
-                depth -= 1
-                if depth == 0:
-                    break
-                continue
-            abbrev = abbrevs[code]
-            if abbrev.children:
-                after = self._after(abbrev, unit, at, base)
-                if after:
-                    at = after
+        try:
+            while at < end:
+                start = at
+                code = data[at]
+                at += 1
+                if code >= 0x80:
+                    code, at = uleb(data, start)
+                elif code == 0:
+                    depth -= 1
+                    if depth == 0:
+                        break
                     continue
-                depth += 1
-            at = at + abbrev.size if abbrev.size >= 0 else self._skip(abbrev, unit, at)
-        self.budget.spend(at - begin)
+                abbrev = abbrevs[code]
+                if abbrev.children:
+                    after = self._after(abbrev, unit, at, base)
+                    if after:
+                        at = after
+                        continue
+                    depth += 1
+                at = at + abbrev.size if abbrev.size >= 0 else self._skip(abbrev, unit, at)
+        finally:
+            self.budget.spend(at - begin)
         return at
 
     def body(
@@ -822,42 +826,44 @@ class DwarfReader:
             at = function.body
             parents = [-1]
             skip = self._skip
-            while at < end:
-                start = at
-                code = data[at]
-                at += 1
-                if code >= 0x80:
-                    code, at = uleb(data, start)
-                elif code == 0:
-                    parents.pop()
-                    if not parents:
-                        break
-                    continue
-                abbrev = abbrevs[code]
-                kind = abbrev.kind
-                if kind == 0:
-                    at = at + abbrev.size if abbrev.size >= 0 else skip(abbrev, unit, at)
-                elif kind == 5:
-                    found, at = self._attributes(unit, abbrev, at)
-                    origin = found.get(AT_ABSTRACT_ORIGIN)
-                    call_file = found.get(AT_CALL_FILE, (0, 0))[1]
-                    call_line = found.get(AT_CALL_LINE, (0, 0))[1]
-                    nodes.append(
-                        (self._ranges_of(unit, found), origin[1] if origin else None, parents[-1], call_file, call_line)
-                    )
-                    if abbrev.children:
-                        parents.append(len(nodes) - 1)
-                elif kind == 6:
-                    at = skip(abbrev, unit, at)
-                    parents.append(parents[-1])
-                elif abbrev.children:
-                    after = self._after(abbrev, unit, at, base)
-                    at = after or self._end_of_children(unit, skip(abbrev, unit, at))
-                else:
-                    at = skip(abbrev, unit, at)
-                if len(parents) > _MAX_DEPTH:
-                    raise Malformed("blocks nested without end")
-            self.budget.spend(at - function.body)
+            try:
+                while at < end:
+                    start = at
+                    code = data[at]
+                    at += 1
+                    if code >= 0x80:
+                        code, at = uleb(data, start)
+                    elif code == 0:
+                        parents.pop()
+                        if not parents:
+                            break
+                        continue
+                    abbrev = abbrevs[code]
+                    kind = abbrev.kind
+                    if kind == 0:
+                        at = at + abbrev.size if abbrev.size >= 0 else skip(abbrev, unit, at)
+                    elif kind == 5:
+                        found, at = self._attributes(unit, abbrev, at)
+                        origin = found.get(AT_ABSTRACT_ORIGIN)
+                        call_file = found.get(AT_CALL_FILE, (0, 0))[1]
+                        call_line = found.get(AT_CALL_LINE, (0, 0))[1]
+                        nodes.append(
+                            (self._ranges_of(unit, found), origin[1] if origin else None, parents[-1], call_file, call_line)
+                        )
+                        if abbrev.children:
+                            parents.append(len(nodes) - 1)
+                    elif kind == 6:
+                        at = skip(abbrev, unit, at)
+                        parents.append(parents[-1])
+                    elif abbrev.children:
+                        after = self._after(abbrev, unit, at, base)
+                        at = after or self._end_of_children(unit, skip(abbrev, unit, at))
+                    else:
+                        at = skip(abbrev, unit, at)
+                    if len(parents) > _MAX_DEPTH:
+                        raise Malformed("blocks nested without end")
+            finally:
+                self.budget.spend(at - function.body)
         function.nodes = nodes
         return nodes
 
@@ -898,7 +904,7 @@ class DwarfReader:
         else:
             scope = self._scope_name(last)
             short = clean(name)
-            full = f"{scope}::{short}" if scope else short
+            full = (f"{scope}::{short}" if scope else short)[-_MAX_NAME:]
             if full.endswith(_UNNAMED + "::operator()"):  # GCC names no closure types, demanglers write {lambda(int)#1}
                 full = full.removesuffix(_UNNAMED + "::operator()") + "{lambda}::operator()"
             result = (full, clean(linkage) if linkage else full)
@@ -948,29 +954,31 @@ class DwarfReader:
             return
         begin = at
         depth = 1
-        while at < unit.end:
-            start = at
-            code, at = uleb(data, at)
-            if code == 0:
-                depth -= 1
-                if depth == 0:
-                    break
-                continue
-            abbrev = self._abbrevs(unit)[code]
-            if not abbrev.children:
-                at = self._skip(abbrev, unit, at)
-                continue
-            if abbrev.kind in (_BLOCK, _INLINED):
-                at = self._skip(abbrev, unit, at)
-                depth += 1
-                continue
-            after = self._after(abbrev, unit, at, unit.offset) or self._end_of_children(
-                unit, self._skip(abbrev, unit, at)
-            )
-            if abbrev.tag in _SCOPES:
-                scopes.append((start, after, -1))
-            at = after
-        self.budget.spend(at - begin)
+        try:
+            while at < unit.end:
+                start = at
+                code, at = uleb(data, at)
+                if code == 0:
+                    depth -= 1
+                    if depth == 0:
+                        break
+                    continue
+                abbrev = self._abbrevs(unit)[code]
+                if not abbrev.children:
+                    at = self._skip(abbrev, unit, at)
+                    continue
+                if abbrev.kind in (_BLOCK, _INLINED):
+                    at = self._skip(abbrev, unit, at)
+                    depth += 1
+                    continue
+                after = self._after(abbrev, unit, at, unit.offset) or self._end_of_children(
+                    unit, self._skip(abbrev, unit, at)
+                )
+                if abbrev.tag in _SCOPES:
+                    scopes.append((start, after, -1))
+                at = after
+        finally:
+            self.budget.spend(at - begin)
 
     def _short_name(self, unit: Unit, die: int) -> str:
         code, at = uleb(self.info, die)

@@ -304,7 +304,6 @@ def build(elf: ElfFile) -> bytes:
         except FAULTS as fault:
             reader.faults.append(f"unit at {unit.offset:#x}: {fault}")
         # read once, needed no more: what stays is in the builder
-        unit.line_table = None
         unit.functions = None
         unit.functions_all = False
         unit.painted = None
