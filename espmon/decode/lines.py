@@ -64,6 +64,7 @@ _PREFIX = re.compile(
     r"|\[\s*\d{1,9}(?:\.\d+)?\]\s?(?:\[[A-Za-z0-9_]{1,12}\]\s?)?(?:\[[^\]\n]{1,60}\]\s?)?"  # [ms] [DEBUG]
     r"|\[(?:DEBUG|INFO|WARN|WARNING|ERROR|MAIN)\]\s?"
     r"|\d{3,6}>\s"  # esp-link
+    r"|E BOD: "  # ESP-IDF's brownout interrupt logs without a time
     r"|[EWIDV] \(\d{1,10}\) (?!app_init|app_start|cpu_start|boot:)[\w.\-]{1,40}: "  # ESP-IDF log, tag
     r")"
 )

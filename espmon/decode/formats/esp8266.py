@@ -200,8 +200,6 @@ def smashing(dump: Dump, token: Token) -> str | None:
     result = _message_head(dump, token, "stack-smashing")
     if result is None:
         dump.say(token.text[token.start : token.end])
-        if token.groups.get("pc"):
-            dump.registers["pc"] = int(token["pc"], 16)
     return result
 
 

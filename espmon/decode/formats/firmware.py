@@ -26,7 +26,7 @@ _AT_STEPS = {1: "server found", 2: "connected to the server", 3: "got the new ve
 
 def app_sha(facts: Interpreter, token: Token) -> None:
     """`app_init: ELF file SHA256:  …`: names the build that runs now."""
-    facts.emit(Firmware, token, framework="esp-idf", elf_sha256=token["sha"].lower())
+    facts.emit(Firmware, token, framework="esp-idf", elf_sha256=token["sha"])
 
 
 def at_version(facts: Interpreter, token: Token) -> None:

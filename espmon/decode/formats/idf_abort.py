@@ -174,6 +174,7 @@ def wdt_task(dump: Dump, token: Token) -> str | None:
     """` - NAME (CPU N)`: who didn't feed it."""
     if dump.task is None:
         dump.task = token["task"].strip()
+    dump.say(f"{token['task'].strip()} (CPU {token['cpu']})")
     return None
 
 
@@ -181,7 +182,7 @@ def lone_sha(dump: Dump, token: Token) -> str | None:
     """The hash at the end of a panic whose beginning is lost; start-up lines are handled elsewhere."""
     dump.kind = "panic"
     dump.framework = "esp-idf"
-    dump.elf_sha256 = token["sha"].lower()
+    dump.elf_sha256 = token["sha"]
     dump.cut = True
     return None
 

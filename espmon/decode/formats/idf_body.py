@@ -151,7 +151,7 @@ def memory_row(dump: Dump, token: Token) -> str | None:
 def elf_sha(dump: Dump, token: Token) -> str | None:
     """`ELF file SHA256:`, before or after the backtrace."""
     if dump.elf_sha256 is None:
-        dump.elf_sha256 = token["sha"].lower()
+        dump.elf_sha256 = token["sha"]
     if any(dump.backtraces) or dump.stacks:
         dump.ended = True
     return None

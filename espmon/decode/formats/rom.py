@@ -64,6 +64,8 @@ def boot_8266(facts: Interpreter, token: Token) -> None:
     x, y = int(token["x"] or token["x2"]), int(token["y"] or token["y2"])
     if x > 7 or y > 7 or (cause and int(cause) > 9):
         return
+    if not cause and not token.leads and not re.search(r"ets|Jan|201|rst|aus", token.text[max(0, token.start - 40) : token.start]):
+        return  # a sentence about boot modes
     mode = resets.boot_mode_8266(x, y)
     reset = resets.rom_8266(int(cause)) if cause else None
     date = token.groups.get("date") or None
