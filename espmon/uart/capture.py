@@ -36,6 +36,8 @@ _GAIN_CLOSE = 0.1
 _CLEAR_MARGIN = 1.2
 _GAIN_CLEAR = -0.9
 _MOST_TEXT = 0.9
+#: nats by which bytes that look like text must look more like garbage
+_SURE_GARBLED = 6.0
 #: ratios sender / receiver that can be told
 _RATIOS = (1 / 12.5, 6.2)
 
@@ -76,12 +78,11 @@ def boundary(received: bytes, end: int, sent_at: int | None, received_at: int) -
     if garbled is None or clear is None:
         return end
     garbled = garbled[len(head) :]
-    best, cost = 0, sum(clear)
-    now = cost
+    best, least, now = 0, -_SURE_GARBLED, 0.0
     for n, (g, c) in enumerate(zip(garbled, clear, strict=True)):
         now += g - c
-        if now < cost:
-            best, cost = n + 1, now
+        if now < least:
+            best, least = n + 1, now
     return end + best
 
 
@@ -149,10 +150,7 @@ def read_capture(received: bytes, received_at: int, reader: BannerReader | None 
             following = inside[n + 1].start if n + 1 < len(inside) else end
             if banner.start - at >= _SHORTEST:
                 out += _told(received, at, banner.start, received_at)
-            to = max(banner.end, following)
-            rest = wrong_rate(received[banner.end : to], received_at)
-            if rest is not None and abs(rest.rate / ROM_RATE - 1) > 0.035:
-                to = banner.end
+            to = rom_text_end(received, banner.end, max(banner.end, following), received_at, reader.sent_at)
             out.append(
                 Stretch(
                     start=banner.start,
@@ -168,6 +166,32 @@ def read_capture(received: bytes, received_at: int, reader: BannerReader | None 
     if not out and len(received) >= 48 and received.count(0) >= 0.97 * len(received):
         return [Stretch(start=0, end=len(received), sent_at=None, confidence=0.5, slower=True)]
     return _joined(out)
+
+
+def rom_text_end(received: bytes, start: int, end: int, received_at: int, sent_at: int = ROM_RATE) -> int:
+    """Where the text at the ROM's rate ends within garbage ``[start, end)`` that follows a banner.
+
+    An application at a third rate may follow without a pause. The limit stands where both explain the bytes best; `end`
+    when all of it may be the ROM's.
+    """
+    garbled = received[start:end]
+    if len(garbled) < _SHORTEST:
+        return end
+    other = guess(garbled[-256:], received_at)
+    if other is None or abs(other.rate / sent_at - 1) < 0.035 or abs(other.rate / received_at - 1) < 0.035:
+        return end
+    first = byte_costs(garbled, sent_at, received_at)
+    second = byte_costs(garbled, other.rate, received_at)
+    if first is None or second is None:
+        return end
+    now = sum(second)
+    best, least = 0, now
+    for n, (a, b) in enumerate(zip(first, second, strict=True)):
+        now += a - b
+        if now < least:
+            best, least = n + 1, now
+    # a third rate needs evidence of its own
+    return start + best if sum(first) - least > 2 * _MARGIN else end
 
 
 def _with_banners(spans: list[tuple[int, int]], banners: list[Banner]) -> list[tuple[int, int]]:

@@ -25,7 +25,7 @@ TOP = 60
 STEP = 0.025
 """Natural logarithm between the ratios of two tables."""
 _SLOWEST = 1 / 12.8
-_FASTEST = 6.6
+_FASTEST = 17.6
 _FIRST = round(math.log(_SLOWEST) / STEP)
 TABLES = round(math.log(_FASTEST) / STEP) - _FIRST + 1
 

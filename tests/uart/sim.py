@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 ROM_RATE = 52_000_000 / 694  # what a 26 MHz ESP8266's ROM really sends: 74927.95 baud
@@ -50,8 +50,8 @@ def receive(toggles: list[float], baud: float, receiver: Receiver) -> bytes:
     return bytes(b for b, _ in receive_timed(toggles, baud, receiver))
 
 
-def receive_timed(toggles: list[float], baud: float, receiver: Receiver) -> list[tuple[int, float]]:
-    """As :func:`receive`, each byte with the time at which it is complete."""
+def receive_timed(toggles: list[float], baud: float, receiver: Receiver, start: float = 0.0) -> Iterator[tuple[int, float]]:
+    """Each byte with the time at which it is complete; the receiver is switched on at `start`."""
     osr = receiver.oversampling
     tick = 1.0 / (baud * osr)
     offset = receiver.phase * tick
@@ -64,8 +64,7 @@ def receive_timed(toggles: list[float], baud: float, receiver: Receiver) -> list
             return 0 if low(n - 1) + low(n) + low(n + 1) >= 2 else 1
         return 0 if low(n) else 1
 
-    out: list[tuple[int, float]] = []
-    n = 0
+    n = int(start / tick)
     forced: int | None = None
     while True:
         if forced is not None:
@@ -74,13 +73,13 @@ def receive_timed(toggles: list[float], baud: float, receiver: Receiver) -> list
             if low(n):  # wait for high first
                 i = bisect.bisect_right(toggles, n * tick + offset)
                 if i >= len(toggles):
-                    return out
+                    return
                 n = int((toggles[i] - offset) / tick) + 1
                 if low(n):
                     continue
             i = bisect.bisect_right(toggles, n * tick + offset)
             if i >= len(toggles):
-                return out
+                return
             begin = int((toggles[i] - offset) / tick) + 1
             if not low(begin):  # a pulse shorter than a tick
                 n = begin
@@ -94,9 +93,9 @@ def receive_timed(toggles: list[float], baud: float, receiver: Receiver) -> list
         stop = begin + osr * 9 + receiver.centre
         good = bit_at(stop) == 1
         if good or receiver.on_error == "pass":
-            out.append((byte, stop * tick + offset))
+            yield byte, stop * tick + offset
         elif receiver.on_error == "blank":
-            out.append((0, stop * tick + offset))
+            yield 0, stop * tick + offset
         n = begin + osr * 10 if receiver.late else stop
         if not good and receiver.restart == "level" and low(stop):
             forced = stop

@@ -1,0 +1,368 @@
+"""Following a board's rate while it talks: which bytes are text, which were sent at another rate, when to change ours.
+
+Sans-I/O: bytes and times come in, verdicts come out; whoever owns the port carries out :class:`ChangeRate` and answers
+with :meth:`RateWatch.rate_set`. Clean text passes at once. Other bytes are held back until readable text follows, the
+line falls silent, or there are enough of them to be told: a moment, never long.
+
+The rule that matters most: a rate that reads well is kept. An island of garbage in good text is a boot ROM, not a
+reason to change; only garbage that goes on, with nothing readable between, is. Silence decides nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from espmon.uart.banner import ROM_RATE, BannerReader
+from espmon.uart.capture import Stretch, boundary, garbage, read_capture, text_share, wrong_rate
+from espmon.uart.rate import Guess, guess
+
+_GOOD = bytes((*range(0x20, 0x7F), 9, 10, 13, 27, 8, 7, 12))
+# A UTF-8 sequence that has not ended yet.
+_UNFINISHED = re.compile(rb"(?:[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})\Z")
+
+#: garbage is held at most until the line was silent this long, in seconds (four characters at 9600 baud are 4 ms;
+#: USB adapters deliver every 16 ms)
+SILENCE_S = 0.12
+#: bytes that are still on their way through adapter and driver when a rate is changed, in seconds
+_SETTLE_S = 0.03
+_HELD_MOST = 4096
+_EVIDENCE_MOST = 1024
+#: text bytes after which a rate reads well
+_WELL = 80
+#: garbage bytes needed to change a rate that was never seen to read well, and one that was
+_ENOUGH = 48
+_ENOUGH_WELL = 400
+_ENOUGH_WELL_S = 0.35
+#: near random bytes needed before looking from above
+_ENOUGH_RANDOM = 64
+#: text at the ROM's rate ends by itself after the loads, 400 characters: only what goes on is an application's
+_ROM_LASTS_S = 0.25
+#: above this ratio sender / receiver the bytes are near random: look again from above, which loses nothing
+_LOOK_UP = 4.5
+_TOP_RATE = 921600
+_LOW_RATE = 9600
+#: the ROM's text is over after this line or after this long
+_ROM_OVER = re.compile(rb"csum 0x[0-9a-f]{2}\r?\n|waiting for host\r?\n|ets_main\.c ?\r?\n|boot mode:\([0124-7],\d\)\r?\n\r?\n")
+_ROM_LONGEST_S = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """Bytes for whoever reads text: received at the right rate, or nothing better is known of them."""
+
+    data: bytes
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Garbled:
+    """Bytes that were sent at another rate, as `stretches` (indices into `data`) tell."""
+
+    data: bytes
+    at: float
+    received_at: int
+    stretches: tuple[Stretch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRate:
+    """The port should be set to `rate`. `why` is a plain sentence."""
+
+    rate: int
+    why: str
+
+
+Verdict = Clear | Garbled | ChangeRate
+
+
+class RateWatch:
+    """Watches one port. `auto`: may ask for other rates. `two_rates`: the boot ROM is known to talk at 74880."""
+
+    def __init__(self, rate: int, *, auto: bool = True, two_rates: bool = False) -> None:
+        self.rate = rate
+        self.auto = auto
+        self.two_rates = two_rates
+        #: the application's rate, once text was read at it
+        self.settled: int | None = None
+        self.next_deadline: float | None = None
+        self._held = bytearray()
+        self._held_at = 0.0
+        self._readers: dict[int, BannerReader] = {}
+        self._evidence = bytearray()
+        self._garbage_from: float | None = None
+        self._banner_at = float("-inf")
+        self._looked_up = False
+        self._left_over: list[Verdict] = []
+        self._next_look = _ENOUGH
+        self._garbage = 0
+        self._text = 0
+        self._asked: int | None = None
+        self._refused: set[int] = set()
+        self._changed_at = float("-inf")
+        self._hops = 0
+        self._rom_until: float | None = None
+        self._rom_text = bytearray()
+        self._home = rate
+
+    # --- what happens ----------------------------------------------------------------------------------------------
+
+    @property
+    def reads_well(self) -> bool:
+        """True when text was read at this rate."""
+        return self._text >= _WELL
+
+    def feed(self, data: bytes, at: float) -> list[Verdict]:
+        """Bytes read at `at` (seconds)."""
+        self._not_answered()
+        out, self._left_over = self._left_over, []
+        if not self._held and not data.translate(None, _GOOD):
+            out.append(Clear(data, at))
+            self._read(data)
+        else:
+            self._held += data
+            self._held_at = at
+            out += self._sort(at, over=len(self._held) > _HELD_MOST)
+        if self._rom_until is not None:
+            self._follow_rom(out, at)
+        self._set_deadline()
+        return out
+
+    def tick(self, at: float) -> list[Verdict]:
+        """To be called when :attr:`next_deadline` has passed."""
+        out, self._left_over = self._left_over, []
+        if self._held and at >= self._held_at + SILENCE_S:
+            out += self._sort(at, over=True)
+        if self._rom_until is not None:
+            self._follow_rom(out, at)
+        self._set_deadline()
+        return out
+
+    def close(self, at: float) -> list[Verdict]:
+        """The port was closed: what is still held."""
+        out, self._left_over = self._left_over, []
+        out += self._sort(at, over=True)
+        self._set_deadline()
+        return [v for v in out if not isinstance(v, ChangeRate)]
+
+    def rate_set(self, rate: int, at: float) -> None:
+        """The port is now at `rate`, by our wish or somebody else's."""
+        if self._asked != rate:
+            self._home = rate
+            self._rom_until = None
+        self._asked = None
+        if rate != self.rate:
+            # what is still held was received at the old rate
+            self._left_over += self.close(at)
+            self.rate = rate
+            self._text = 0
+        self._evidence.clear()
+        self._garbage = 0
+        self._next_look = _ENOUGH
+        self._changed_at = at
+
+    def before_reset(self, at: float) -> list[Verdict]:
+        """espmon is about to reset the board: where the ROM talks at its own rate, listen at that one first."""
+        if not (self.auto and self.two_rates) or self.rate == ROM_RATE or self.settled == ROM_RATE:
+            return []
+        self._home = self.settled or self.rate
+        self._rom_until = at + _ROM_LONGEST_S
+        self._rom_text.clear()
+        return [*self.close(at), self._ask(ROM_RATE, "the boot ROM's text comes at this rate")]
+
+    def board_reset(self, at: float) -> None:
+        """espmon has reset the board just now."""
+        if self._rom_until is not None:
+            self._rom_until = at + _ROM_LONGEST_S
+        self._set_deadline()
+
+    # --- sorting ---------------------------------------------------------------------------------------------------
+
+    def _sort(self, at: float, over: bool) -> list[Verdict]:
+        """Takes from the held bytes what can be told. `over`: all of them must be told now."""
+        out: list[Verdict] = []
+        held = self._held
+        while held:
+            span = next(garbage(bytes(held)), None)
+            if span is None:
+                self._pass(out, len(held), at)
+                break
+            start, end = span
+            if not over and end == len(held) and end - start <= 3 and _UNFINISHED.fullmatch(held, start):
+                self._pass(out, start, at)
+                break
+            # garbage often begins with bytes that look like text: keep some until it is known where it begins
+            keep = max(held.rfind(b"\n", 0, start) + 1, start - 8)
+            if keep > 0:
+                self._pass(out, keep, at)
+                continue
+            if end == len(held) or not self._text_follows(bytes(held[end:])):
+                if not over:
+                    self._consider(out, bytes(held), at)
+                    break
+                end = len(held)
+            self._tell(out, end, at)
+        return out
+
+    @staticmethod
+    def _text_follows(rest: bytes) -> bool:
+        return len(rest) >= 24
+
+    def _pass(self, out: list[Verdict], count: int, at: float) -> None:
+        data = bytes(self._held[:count])
+        del self._held[:count]
+        if data:
+            out.append(Clear(data, at))
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        """`data` was read as text."""
+        if len(data) >= 8 or self._text:
+            self._text = min(self._text + len(data), 1 << 20)
+        if len(data) >= 24:
+            self._garbage_from = None
+            if self._evidence:
+                self._evidence.clear()
+                self._garbage = 0
+                self._next_look = _ENOUGH
+        if self._text >= _WELL and self._rom_until is None:
+            self.settled = self.rate
+            self._hops = 0
+            self._looked_up = False
+        if self._rom_until is not None:
+            self._rom_text += data
+            del self._rom_text[:-600]
+
+    def _reader(self) -> BannerReader:
+        reader = self._readers.get(self.rate)
+        if reader is None:
+            if len(self._readers) > 8:
+                self._readers.clear()
+            reader = self._readers[self.rate] = BannerReader(self.rate)
+        return reader
+
+    def _tell(self, out: list[Verdict], end: int, at: float) -> None:
+        """The first `end` held bytes are garbage and over: say what they are."""
+        held = bytes(self._held)
+        stretches = read_capture(held[:end], self.rate, self._reader())
+        if any(s.banners for s in stretches):
+            self._banner_at = at
+            self.two_rates = self.two_rates or any(s.sent_at == ROM_RATE for s in stretches)
+        told = [s for s in stretches if s.sent_at is not None]
+        if not told:
+            self._remember(held[:end], at)
+            self._consider(out, b"", at)
+            # a rate change asked for just now explains them
+            stretches = [Stretch(start=0, end=end, sent_at=None, confidence=0.5)] if out and isinstance(out[-1], ChangeRate) else []
+        if stretches:
+            first = stretches[0].start
+            last = boundary(held, end, stretches[-1].sent_at, self.rate)
+            if first > 0:
+                self._pass(out, first, at)
+            shifted = tuple(s.moved(-first) for s in stretches)
+            data = bytes(self._held[: last - first])
+            del self._held[: last - first]
+            out.append(Garbled(data, at, self.rate, shifted))
+            if told and not any(s.banners for s in stretches):
+                self._remember(data, at)
+                self._consider(out, b"", at)
+        else:
+            data = bytes(self._held[:end])
+            del self._held[:end]
+            out.append(Clear(data, at))
+
+    # --- changing the rate -----------------------------------------------------------------------------------------
+
+    def _remember(self, data: bytes, at: float) -> None:
+        if at - self._changed_at < _SETTLE_S:
+            return
+        self._evidence += data
+        self._garbage += len(data)
+        del self._evidence[:-_EVIDENCE_MOST]
+
+    def _consider(self, out: list[Verdict], more: bytes, at: float) -> None:
+        """Asks for another rate when the garbage heard, and the open stretch `more`, say so clearly."""
+        if not self.auto or self._asked is not None or self._rom_until is not None or at - self._changed_at < _SETTLE_S:
+            return
+        if self._garbage_from is None:
+            self._garbage_from = at
+        lasted = at - self._garbage_from
+        heard = bytes(self._evidence) + more
+        count = self._garbage + len(more)
+        if count < self._next_look:
+            return
+        self._next_look = count + max(16, count // 2)
+        well = self.reads_well
+        if well and (count < _ENOUGH_WELL or lasted < _ENOUGH_WELL_S):
+            self._next_look = max(count + 16, _ENOUGH_WELL)
+            return
+        if heard.count(0) > 0.97 * count:
+            lower = 115200 if self.rate > 230400 else _LOW_RATE
+            if lower < self.rate and count >= 2 * _ENOUGH and not well:
+                out.append(self._ask(lower, "only zeros arrive: the board sends much slower"))
+            return
+        heard = heard[-_EVIDENCE_MOST:]
+        found = wrong_rate(heard, self.rate)
+        if found is None:
+            self._look_up(out, heard)
+            return
+        if count < 64 and found.margin < 12:
+            return
+        if abs(found.rate / ROM_RATE - 1) < 0.035 and count < _EVIDENCE_MOST:
+            # the ROM falls silent by itself; an application that talks at its rate goes on
+            if well or lasted < _ROM_LASTS_S or at - self._banner_at < _ROM_LASTS_S:
+                self._next_look = count + 16
+                return
+        self._follow(out, found)
+
+    def _look_up(self, out: list[Verdict], heard: bytes) -> None:
+        """Near random bytes may be text at many times our rate: seen once from above, where nothing is lost."""
+        if self.reads_well or self._looked_up or len(heard) < _ENOUGH_RANDOM or self.rate >= _TOP_RATE // 2:
+            return
+        best = guess(heard, self.rate)
+        if best is None or best.rate < _LOOK_UP * self.rate or _TOP_RATE in self._refused:
+            return
+        if best.gain > -1.0 and best.order > -0.2 * len(heard) and text_share(heard) < 0.6:
+            self._looked_up = True
+            out.append(self._ask(_TOP_RATE, f"the board may send much faster than {self.rate} baud"))
+
+    def _follow(self, out: list[Verdict], found: Guess) -> None:
+        rate = found.rate
+        mixed = f"; {found.meant} meant for another crystal" if found.meant else ""
+        if rate > _LOOK_UP * self.rate and self.rate < _TOP_RATE and _TOP_RATE not in self._refused:
+            out.append(self._ask(_TOP_RATE, f"the board sends much faster than {self.rate} baud"))
+        elif rate not in self._refused:
+            out.append(self._ask(rate, f"what arrived at {self.rate} baud was sent at {rate}{mixed}"))
+
+    def _ask(self, rate: int, why: str) -> ChangeRate:
+        self._asked = rate
+        self._hops += 1
+        self._evidence.clear()
+        self._garbage = 0
+        # a board that no rate reads is looked at ever more rarely
+        self._next_look = _ENOUGH * (1 if self._hops <= 4 else 8)
+        return ChangeRate(rate, why)
+
+    def _not_answered(self) -> None:
+        """The rate asked for last was never set: the adapter refused it."""
+        if self._asked is not None:
+            self._refused.add(self._asked)
+            self._asked = None
+            self._rom_until = None
+
+    def _follow_rom(self, out: list[Verdict], at: float) -> None:
+        """Back to the application's rate when the ROM has said its words."""
+        if self._asked is not None or self._rom_until is None:
+            return
+        heard_garbage = any(isinstance(v, Garbled) for v in out) or (len(self._held) > 2 and len(self._rom_text) > 20)
+        if at >= self._rom_until or heard_garbage or _ROM_OVER.search(self._rom_text):
+            self._rom_until = None
+            out.append(self._ask(self._home, "the boot ROM has finished"))
+
+    def _set_deadline(self) -> None:
+        deadlines = [self._held_at + SILENCE_S] if self._held else []
+        if self._left_over:
+            deadlines.append(self._changed_at)
+        if self._rom_until is not None:
+            deadlines.append(self._rom_until)
+        self.next_deadline = min(deadlines) if deadlines else None
