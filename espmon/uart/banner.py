@@ -107,6 +107,7 @@ class BannerReader:
         self.sent_at = sent_at
         self._receptions: dict[tuple[float, int], Reception] = {}
         self._seeds: dict[int, int] = {}
+        self._line_ends: frozenset[bytes] = frozenset()
         self._best: list[tuple[float, int]] = []
         scaled = received_at * ROM_RATE / sent_at
         #: False where nothing can be read, or everything is read as plain text
@@ -177,6 +178,30 @@ class BannerReader:
                 found.append(banner)
                 done = banner.end
         return found
+
+    def line_ends(self) -> frozenset[bytes]:
+        """The last two bytes that are received of a line of the ROM before the line falls idle, after any character."""
+        if not self._line_ends and self.able:
+            ends = set()
+            for error in (0.0, -0.02, 0.02):
+                for receiver in range(len(RECEIVERS)):
+                    reception = self._reception(error, receiver)
+                    for char in range(0x20, 0x7F):
+                        wave = waveform(bytes((0x30, char, 13, 10)))
+                        todo = [(0, b"")]
+                        seen = set(todo)
+                        while todo:
+                            pos, before = todo.pop()
+                            for byte, ahead in reception.frames(wave >> pos & reception.mask):
+                                pair = before[-1:] + bytes((byte,))
+                                if ahead < 0:
+                                    if len(pair) == 2:
+                                        ends.add(pair)
+                                elif (pos + ahead, pair) not in seen:
+                                    seen.add((pos + ahead, pair))
+                                    todo.append((pos + ahead, pair))
+            self._line_ends = frozenset(ends)
+        return self._line_ends
 
     # --- reading ---------------------------------------------------------------------------------------------------
 

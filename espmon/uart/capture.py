@@ -64,11 +64,13 @@ class Stretch:
         return replace(self, start=self.start + by, end=self.end + by, banners=banners)
 
 
-def boundary(received: bytes, end: int, sent_at: int | None, received_at: int) -> int:
+def boundary(
+    received: bytes, end: int, sent_at: int | None, received_at: int, line_ends: frozenset[bytes] = frozenset()
+) -> int:
     """Where a stretch that seems to end at `end` really ends: garbage may end in bytes that look like text.
 
     Looks at the 16 bytes after `end`, and puts the limit where text at `sent_at` before it and text at our own rate after
-    it explain the bytes best.
+    it explain the bytes best. A place where a line can have ended, one of `line_ends` before it, is likelier.
     """
     context = 48
     head = received[max(0, end - context) : end]
@@ -78,11 +80,14 @@ def boundary(received: bytes, end: int, sent_at: int | None, received_at: int) -
     if garbled is None or clear is None:
         return end
     garbled = garbled[len(head) :]
-    best, least, now = 0, -_SURE_GARBLED, 0.0
+    bonus = _SURE_GARBLED if line_ends else 0.0
+    best, least, now = 0, -_SURE_GARBLED + bonus, 0.0
+    if received[end - 2 : end] in line_ends:
+        least -= bonus
     for n, (g, c) in enumerate(zip(garbled, clear, strict=True)):
         now += g - c
-        if now < least:
-            best, least = n + 1, now
+        if now - (bonus if received[end + n - 1 : end + n + 1] in line_ends else 0.0) < least:
+            best, least = n + 1, now - (bonus if received[end + n - 1 : end + n + 1] in line_ends else 0.0)
     return end + best
 
 

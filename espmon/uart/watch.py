@@ -38,6 +38,8 @@ _ENOUGH_WELL_S = 0.35
 _ENOUGH_RANDOM = 64
 #: text at the ROM's rate ends by itself after the loads, 400 characters: only what goes on is an application's
 _ROM_LASTS_S = 0.25
+_ROM_TEXT = 500
+_FOREIGN_AT_ROM_RATE = 600
 #: above this ratio sender / receiver the bytes are near random: look again from above, which loses nothing
 _LOOK_UP = 4.5
 _TOP_RATE = 921600
@@ -256,15 +258,16 @@ class RateWatch:
             stretches = [Stretch(start=0, end=end, sent_at=None, confidence=0.5)] if out and isinstance(out[-1], ChangeRate) else []
         if stretches:
             first = stretches[0].start
-            last = boundary(held, end, stretches[-1].sent_at, self.rate)
+            ends = self._reader().line_ends() if stretches[-1].sent_at == ROM_RATE else frozenset()
+            last = boundary(held, end, stretches[-1].sent_at, self.rate, ends)
             if first > 0:
                 self._pass(out, first, at)
             shifted = tuple(s.moved(-first) for s in stretches)
             data = bytes(self._held[: last - first])
             del self._held[: last - first]
             out.append(Garbled(data, at, self.rate, shifted))
-            if told and not any(s.banners for s in stretches):
-                self._remember(data, at)
+            if told and (foreign := self._foreign(data, list(shifted))):
+                self._remember(foreign, at)
                 self._consider(out, b"", at)
         else:
             data = bytes(self._held[:end])
@@ -287,6 +290,7 @@ class RateWatch:
         if self._garbage_from is None:
             self._garbage_from = at
         lasted = at - self._garbage_from
+        more = self._without_rom(more)
         heard = bytes(self._evidence) + more
         count = self._garbage + len(more)
         if count < self._next_look:
@@ -308,12 +312,32 @@ class RateWatch:
             return
         if count < 64 and found.margin < 12:
             return
-        if abs(found.rate / ROM_RATE - 1) < 0.035 and count < _EVIDENCE_MOST:
+        if abs(found.rate / ROM_RATE - 1) < 0.035 and count < _FOREIGN_AT_ROM_RATE * (2 if well else 1):
             # the ROM falls silent by itself; an application that talks at its rate goes on
             if well or lasted < _ROM_LASTS_S or at - self._banner_at < _ROM_LASTS_S:
                 self._next_look = count + 16
                 return
         self._follow(out, found)
+
+    def _without_rom(self, data: bytes) -> bytes:
+        """`data` without the boot ROM's text, which says nothing of the application's rate."""
+        if next(self._reader().candidates(data), None) is None:
+            return data
+        stretches = read_capture(data, self.rate, self._reader())
+        if any(s.banners and s.end == len(data) for s in stretches):
+            self._banner_at = max(self._banner_at, self._held_at)
+        return self._foreign(data, stretches)
+
+    def _foreign(self, data: bytes, stretches: list[Stretch]) -> bytes:
+        """What of `data` the ROM can't have sent: outside its stretches, or longer than it ever talks."""
+        most = int(_ROM_TEXT * max(1.0, self.rate / ROM_RATE))
+        out = bytearray()
+        at = 0
+        for s in stretches:
+            out += data[at : s.start]
+            out += data[s.banners[-1].end + most : s.end] if s.banners else data[s.start : s.end]
+            at = s.end
+        return bytes(out + data[at:])
 
     def _look_up(self, out: list[Verdict], heard: bytes) -> None:
         """Near random bytes may be text at many times our rate: seen once from above, where nothing is lost."""

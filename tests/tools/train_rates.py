@@ -78,19 +78,23 @@ def draw(ratio: float, texts: list[bytes], rng: random.Random) -> Counts:
     return counts
 
 
-def table(draws: list[Counts]) -> list[float]:
-    """Nats per (class of the byte before, byte), smoothed towards the bytes' frequencies and a little towards any byte."""
+def table(draws: list[Counts], fast: bool) -> list[float]:
+    """Nats per (class of the byte before, byte), smoothed towards the bytes' frequencies and a little towards any byte.
+
+    `fast`: nearly random bytes, where pairs would only learn the text by heart.
+    """
     joint = [0.0] * (rate.CLASSES * 256)
     for counts in draws:
         for key, n in counts.items():
             joint[key] += n
     total = sum(joint)
-    base = [0.96 * sum(joint[b::256]) / total + 0.04 / 256 for b in range(256)]
+    noise = 0.1 if fast else 0.04
+    base = [(1 - noise) * sum(joint[b::256]) / total + noise / 256 for b in range(256)]
     out: list[float] = []
     for c in range(rate.CLASSES):
         row = joint[256 * c : 256 * c + 256]
         seen = sum(row)
-        strength = 24.0
+        strength = 1e9 if fast else 24.0
         out += [-math.log((n + strength * p) / (seen + strength)) for n, p in zip(row, base, strict=True)]
     return out
 
@@ -101,13 +105,13 @@ def regimes(ratio: float, texts: list[bytes], rng: random.Random) -> list[bytes]
     wanted = 1 if ratio < 0.2 else 3 if ratio < 0.75 else 4 if ratio < 4.5 else 2
     draws = [draw(ratio, texts, rng) for _ in range(7 * wanted)]
     groups = [draws[k::wanted] for k in range(wanted)]
-    tables = [table(g) for g in groups]
+    tables = [table(g, ratio > 4.9) for g in groups]
     for _ in range(8 if wanted > 1 else 0):
         groups = [[] for _ in tables]
         for counts in draws:
             costs = [sum(n * t[key] for key, n in counts.items()) for t in tables]
             groups[costs.index(min(costs))].append(counts)
-        tables = [table(g) for g in groups if g]
+        tables = [table(g, ratio > 4.9) for g in groups if g]
     return [bytes(min(rate.TOP, round(x / rate.NATS_PER_STEP)) for x in t) for t in tables]
 
 

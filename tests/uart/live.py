@@ -90,11 +90,14 @@ def run(
                 session.line_times.append((now, len(session.text)))
         if wanted is not None:
             session.changes.append((now, wanted, ""))
+            late = bytearray()
             while waiting is not None and waiting[1] <= now + CHANGE_S:  # still received at the old rate
-                session.received.append(waiting[0])
-                session.take(watch.feed(bytes([waiting[0]]), now))
+                late.append(waiting[0])
                 waiting = next(source, None)
             watch.rate_set(wanted, now)
+            if late:
+                session.received += late
+                session.take(watch.feed(bytes(late), now + CHANGE_S))
             source = listen(now + CHANGE_S)
             waiting = next(source, None)
     session.take(watch.close(now))
