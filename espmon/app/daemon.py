@@ -161,7 +161,7 @@ def run_daemon(
     wants_reload = threading.Event()
     from espmon.app.rungs import Rungs
 
-    supervisor = Supervisor(config, state, log_dir, make_rate=_rate_maker())
+    supervisor = Supervisor(config, state, log_dir, make_rate=_rate_maker(state))
     supervisor.rungs = Rungs(supervisor)
     printer = EventPrinter() if as_json else None
     if printer is not None:
@@ -235,6 +235,9 @@ def _place(config: Config, state: Path, explicit: bool) -> Place:
     return Place(socket=socket_path(config, state, explicit_state=explicit))
 
 
-def _rate_maker() -> Any:
-    """The rate follower of ``baud = "auto"``."""
-    return None
+def _rate_maker(state: Path) -> Any:
+    """The rate follower of ``baud = "auto"``; rates are remembered by the name that the configuration gives the board."""
+    from espmon.app.autorate import AutoRate, RateMemory
+
+    memory = RateMemory(state / "rates.json")
+    return lambda name: AutoRate(board=name, memory=memory)

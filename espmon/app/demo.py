@@ -45,6 +45,12 @@ class BothRates:
     def rate_set(self, at: float, baud: int) -> None:
         self.baud, self._seen, self._wished = baud, b"", False
 
+    def before_reset(self, at: float) -> Sequence[Heard]:
+        return ()
+
+    def close(self, at: float) -> Sequence[Heard]:
+        return ()
+
     def board_reset(self, at: float) -> None:
         """The demo never resets its board."""
 

@@ -36,6 +36,7 @@ class Decodes(Protocol):
 
     def feed(self, data: bytes, at: float | None) -> list[Event]: ...
     def tick(self, at: float) -> list[Event]: ...
+    def insert(self, event: Event) -> list[Event]: ...
     def close(self, at: float | None = None) -> list[Event]: ...
     @property
     def next_deadline(self) -> float | None: ...
@@ -169,6 +170,7 @@ class Listener(threading.Thread):
             self.port.dispose()
             try:
                 if self._decoder is not None:
+                    self._sort(self._rate.close(self._clock.now()))
                     self._take(self._decoder.close(self._clock.now()))
                 self._tell_gap()
                 self._pass_on()
@@ -266,7 +268,7 @@ class Listener(threading.Thread):
             elif isinstance(each, WishRate):
                 self._perform(each)
             else:
-                self._take([replace(each, port=self.port.name)])
+                self._take(self._decoder.insert(each))
 
     def _tick(self) -> None:
         assert self._decoder is not None
@@ -333,6 +335,7 @@ class Listener(threading.Thread):
                 from espmon.port import run_steps
 
                 sequence = choose(self.port)
+                self._sort(self._rate.before_reset(self._clock.now()))
                 self._reset_at = self._clock.now()
                 self._rate.board_reset(self._reset_at)
                 self._take([ResetCaused(by=by, how=how or sequence.name, port=self.port.name, at=self._reset_at)])

@@ -21,7 +21,7 @@ from espmon.app.keys import Keyboard, KeyMachine, Typed, help_lines
 from espmon.app.keys import Wish as KeyWish
 from espmon.app.listener import Decodes, Flash, Listener, Run, Send, download_sequence, reset_sequence
 from espmon.app.outbox import Item, Outbox, Slot
-from espmon.app.rate import DEFAULT_BAUD, FixedRate, RateFollower
+from espmon.app.rate import RateFollower, known_board
 from espmon.errors import (
     EXIT_BOOT_LOOP_SEEN,
     EXIT_CRASH_SEEN,
@@ -132,7 +132,7 @@ class Monitor:
         # with --json the text is only shaped where somebody reads it
         self._shapes_text = not options.json or watch is not None or self._log is not None
         self._rate_was_auto = rate is None and options.baud is None
-        self._rate = rate or FixedRate(options.baud or DEFAULT_BAUD)
+        self._rate = rate or _follower(options)
         self._outbox = Outbox()
         self._pending: deque[Item] = deque()  # facts in their order, while the first is being looked up
         self._explainer: Explainer | None = None
@@ -318,7 +318,7 @@ class Monitor:
         assert self._keyboard is not None
         words = f"{event.port} at {event.baud} baud"
         if self._rate_was_auto:
-            words += " (assumed; --baud sets another)"
+            words += " (to begin with; the rate follows the board)"
         keys = ["Ctrl-] quits, Ctrl-T h lists the keys"] if self._keyboard.machine.keys else []
         self._console.notice(words, "quiet", *keys)
         self._warn_of_sharing()
@@ -486,6 +486,15 @@ def _project_folders(elfs: Sequence[str]) -> list[str]:
 def has_addresses(event: Event) -> bool:
     """True for events that the symbolizer can say more about."""
     return isinstance(event, Crash) or (isinstance(event, Reset) and bool(event.registers or event.backtraces))
+
+
+def _follower(options: MonitorOptions) -> RateFollower:
+    """Finds out the rate, or, at a rate that a person chose, only says what was sent at another."""
+    from espmon.app.autorate import AutoRate, RateMemory
+
+    if options.baud is not None:
+        return AutoRate(fixed=options.baud)
+    return AutoRate(board=known_board(options.port), memory=RateMemory())
 
 
 def _decoder(port: str) -> Decodes:

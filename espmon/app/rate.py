@@ -42,15 +42,33 @@ class RateFollower(Protocol):
     def rate_set(self, at: float, baud: int) -> None:
         """A wish was carried out, or a person changed the rate."""
 
+    def before_reset(self, at: float) -> Sequence[Heard]:
+        """espmon is about to reset the board: wishes to be carried out before it."""
+
     def board_reset(self, at: float) -> None:
         """espmon has just reset the board: the ROM's text comes next."""
 
     def tick(self, at: float) -> Sequence[Heard]:
         """Called when `next_deadline` has passed."""
 
+    def close(self, at: float) -> Sequence[Heard]:
+        """The port was closed or lost: what was held back."""
+
     @property
     def next_deadline(self) -> float | None:
         """When :meth:`tick` wants to be called, or None."""
+
+
+def known_board(port: str) -> str | None:
+    """The identity of the board behind `port` under which things may be remembered; None for what is no USB device
+    (the next pseudo terminal or URL of that name is another board)."""
+    from espmon.port import names
+
+    device = names.device_path(port)
+    if names.is_url(device):
+        return None
+    key = names.identify(device).key
+    return key if key.startswith("usb:") else None
 
 
 class FixedRate:
@@ -70,8 +88,14 @@ class FixedRate:
     def rate_set(self, at: float, baud: int) -> None:
         self.baud = baud
 
+    def before_reset(self, at: float) -> Sequence[Heard]:
+        return ()
+
     def board_reset(self, at: float) -> None:
         pass
 
     def tick(self, at: float) -> Sequence[Heard]:
+        return ()
+
+    def close(self, at: float) -> Sequence[Heard]:
         return ()

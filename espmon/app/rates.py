@@ -46,10 +46,12 @@ def boot_from(banner: Banner, rate: int | None) -> Boot:
     )
 
 
-def stretch_events(stretch: Stretch, received: bytes, received_at: int, line: int, at: float | None) -> Iterator[Event]:
-    """`WrongRate` and the boots of one stretch; `line` is the line that ``received[0]`` stands on."""
+def stretch_events(stretch: Stretch, received: bytes, received_at: int, line: int | None, at: float | None) -> Iterator[Event]:
+    """`WrongRate` and the boots of one stretch; `line` is the line that ``received[0]`` stands on (None: not known)."""
 
-    def lines(start: int, end: int) -> tuple[int, int]:
+    def lines(start: int, end: int) -> tuple[int | None, int | None]:
+        if line is None:
+            return None, None
         first = line + received.count(b"\n", 0, start)
         return first, first + received.count(b"\n", start, max(start, end - 1))
 

@@ -695,6 +695,13 @@ class Supervisor:
         if not port.set_lines(dtr=False, rts=False):
             raise PortProblem(watch.name, f"{watch.name} has no DTR and RTS lines: the board can't be reset through it")
         sequence = reset_sequence(port)
+        with watch.judging:
+            for each in watch.rate.before_reset(time.time()):
+                if isinstance(each, WishRate):  # the port is borrowed: ours to set
+                    port.set_baud(each.baud)
+                    watch.rate.rate_set(time.time(), each.baud)
+                else:
+                    self._sort(watch, [each])
         run_steps(port, sequence.run(), heard=watch.chunk_heard)
         self.was_reset(watch, who, sequence.name)
 
@@ -770,6 +777,7 @@ class Supervisor:
         if deadline is not None and (now >= deadline or jumped):
             self._events(watch, decoder.tick(max(now, deadline)))
         if closing:
+            self._sort(watch, rate.close(now))
             self._events(watch, decoder.close(now))
         self._judge(watch, watch.policy.tick(now))
         deadlines = [d for d in (rate.next_deadline, decoder.next_deadline, watch.policy.next_deadline) if d is not None]
@@ -782,7 +790,7 @@ class Supervisor:
             elif isinstance(each, WishRate):
                 self._set_rate(watch, each)
             else:
-                self._events(watch, [replace(each, port=watch.name)])
+                self._events(watch, watch.decoder.insert(each))
 
     def _set_rate(self, watch: Watch, wish: WishRate) -> None:
         with watch.io:

@@ -7,6 +7,8 @@ matter are never looked at one by one: whole chunks are searched for what can be
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from espmon.decode.interpreter import Interpreter
 from espmon.decode.triggers import Hits, triggers
 from espmon.events import Event, LimitReached, Text
@@ -101,6 +103,8 @@ class Decoder:
 
         It is counted and numbered like one of ours: a :class:`Boot` closes an open dump and may complete a boot loop.
         """
+        if event.line is None:
+            event = replace(event, line=self._line, end_line=self._line)
         self._facts.insert(event)
         return self._take()
 

@@ -43,6 +43,8 @@ _FOREIGN_AT_ROM_RATE = 600
 #: above this ratio sender / receiver the bytes are near random: look again from above, which loses nothing
 _LOOK_UP = 4.5
 _TOP_RATE = 921600
+#: so often a rate is asked for that is never set
+_TRIES = 2
 _LOW_RATE = 9600
 #: the ROM's text is over after this line or after this long
 _ROM_OVER = re.compile(rb"csum 0x[0-9a-f]{2}\r?\n|waiting for host\r?\n|ets_main\.c ?\r?\n|boot mode:\([0124-7],\d\)\r?\n\r?\n")
@@ -101,6 +103,7 @@ class RateWatch:
         self._text = 0
         self._asked: int | None = None
         self._refused: set[int] = set()
+        self._unanswered: dict[int, int] = {}
         self._changed_at = float("-inf")
         self._hops = 0
         self._rom_until: float | None = None
@@ -370,7 +373,9 @@ class RateWatch:
     def _not_answered(self) -> None:
         """The rate asked for last was never set: the adapter refused it."""
         if self._asked is not None:
-            self._refused.add(self._asked)
+            self._unanswered[self._asked] = self._unanswered.get(self._asked, 0) + 1
+            if self._unanswered[self._asked] >= _TRIES:
+                self._refused.add(self._asked)
             self._asked = None
             self._rom_until = None
 
