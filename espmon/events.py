@@ -329,7 +329,7 @@ class HostError(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class WrongRate(Event):
-    """A stretch of bytes was sent at another baud rate than it was received at."""
+    """A stretch of bytes was sent at another baud rate than it was received at. `boots`: banners read in it, which follow."""
 
     type: ClassVar[str] = "wrong-rate"
 
@@ -337,6 +337,7 @@ class WrongRate(Event):
     sent_at: int | None = None
     confidence: float | None = None
     bytes: int | None = None
+    boots: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

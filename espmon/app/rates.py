@@ -65,6 +65,7 @@ def stretch_events(stretch: Stretch, received: bytes, received_at: int, line: in
             sent_at=stretch.sent_at,
             confidence=stretch.confidence,
             bytes=stretch.end - stretch.start,
+            boots=len(stretch.banners),
         )
     for banner in stretch.banners:
         first, last = lines(banner.start, banner.end)

@@ -142,6 +142,8 @@ def notice_lines(event: Event) -> tuple[Tone, list[str]] | None:
             whole = "" if event.complete else ", incomplete"
             return "quiet", [f"Core dump in the log ({one_line(event.format, 20) or 'unknown format'}{whole})"]
         case WrongRate():
+            if event.boots:  # each boot says so itself
+                return None
             sent = f"{event.sent_at} baud" if event.sent_at else "another rate"
             return "warning", [f"Text sent at {sent} was received at {event.received_at} baud"]
         case Recovery():

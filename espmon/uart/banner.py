@@ -107,6 +107,7 @@ class BannerReader:
         self.sent_at = sent_at
         self._receptions: dict[tuple[float, int], Reception] = {}
         self._seeds: dict[int, int] = {}
+        self._beginnings: frozenset[bytes] = frozenset()
         self._line_ends: frozenset[bytes] = frozenset()
         self._best: list[tuple[float, int]] = []
         scaled = received_at * ROM_RATE / sent_at
@@ -178,6 +179,13 @@ class BannerReader:
                 found.append(banner)
                 done = banner.end
         return found
+
+    def beginnings(self) -> frozenset[bytes]:
+        """The first one or two bytes that are received of a banner."""
+        if not self._beginnings and self.able:
+            starts = [key for key, pos in self._seed_table().items() if pos == 0]
+            self._beginnings = frozenset(b for key in starts for b in (bytes((key >> 16,)), bytes((key >> 16, key >> 8 & 255))))
+        return self._beginnings
 
     def line_ends(self) -> frozenset[bytes]:
         """The last two bytes that are received of a line of the ROM before the line falls idle, after any character."""

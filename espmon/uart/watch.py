@@ -27,6 +27,7 @@ SILENCE_S = 0.12
 #: bytes that are still on their way through adapter and driver when a rate is changed, in seconds
 _SETTLE_S = 0.03
 _HELD_MOST = 4096
+_LONG_ISLAND = 200
 _EVIDENCE_MOST = 1024
 #: text bytes after which a rate reads well
 _WELL = 80
@@ -35,7 +36,12 @@ _ENOUGH = 48
 _ENOUGH_WELL = 400
 _ENOUGH_WELL_S = 0.35
 #: near random bytes needed before looking from above
-_ENOUGH_RANDOM = 64
+_ENOUGH_RANDOM = 72
+#: and how little worse than noise text must explain them, in nats per byte (real noise: 0.07 to 0.15)
+_NOISE = 0.05
+#: garbage that goes on so long at a rate that never read anything is looked at from above in any case
+_PATIENT = 320
+_PATIENT_S = 1.0
 #: text at the ROM's rate ends by itself after the loads, 400 characters: only what goes on is an application's
 _ROM_LASTS_S = 0.25
 _ROM_TEXT = 500
@@ -80,6 +86,20 @@ class ChangeRate:
 Verdict = Clear | Garbled | ChangeRate
 
 
+def _looks_random(heard: bytes) -> bool:
+    """True when the bytes have no structure that tells of binary records or of another language at the right rate."""
+    count = len(heard)
+    high = sum(byte >> 7 for byte in heard)
+    commonest = max(heard.count(bytes((byte,))) for byte in set(heard))
+    return (
+        b"\r\n" not in heard
+        and text_share(heard) < 0.55
+        and 0.2 * count < high < 0.85 * count
+        and heard.count(0) < 0.15 * count
+        and commonest < max(8, 0.19 * count)
+    )
+
+
 class RateWatch:
     """Watches one port. `auto`: may ask for other rates. `two_rates`: the boot ROM is known to talk at 74880."""
 
@@ -106,6 +126,7 @@ class RateWatch:
         self._unanswered: dict[int, int] = {}
         self._changed_at = float("-inf")
         self._hops = 0
+        self._line_open = False
         self._rom_until: float | None = None
         self._rom_text = bytearray()
         self._home = rate
@@ -121,7 +142,7 @@ class RateWatch:
         """Bytes read at `at` (seconds)."""
         self._not_answered()
         out, self._left_over = self._left_over, []
-        if not self._held and not data.translate(None, _GOOD):
+        if not self._held and not data.translate(None, _GOOD) and not self._may_begin_garbage(data):
             out.append(Clear(data, at))
             self._read(data)
         else:
@@ -132,6 +153,17 @@ class RateWatch:
             self._follow_rom(out, at)
         self._set_deadline()
         return out
+
+    def _may_begin_garbage(self, data: bytes) -> bool:
+        """True for a byte or two at the beginning of a line that a banner's garbage begins with as well."""
+        if len(data) > 2:
+            self._line_open = data[-1] != 0x0A
+            return False
+        if self._line_open:
+            self._line_open = data[-1:] != b"\n"
+            return False
+        self._line_open = True
+        return data in self._reader().beginnings()
 
     def tick(self, at: float) -> list[Verdict]:
         """To be called when :attr:`next_deadline` has passed."""
@@ -158,7 +190,10 @@ class RateWatch:
         self._asked = None
         if rate != self.rate:
             # what is still held was received at the old rate
-            self._left_over += self.close(at)
+            self._asked = rate  # one wish at a time
+            left_over = self.close(at)
+            self._left_over = left_over
+            self._asked = None
             self.rate = rate
             self._text = 0
         self._evidence.clear()
@@ -190,6 +225,8 @@ class RateWatch:
         while held:
             span = next(garbage(bytes(held)), None)
             if span is None:
+                if len(held) <= 2 and not over and bytes(held) in self._reader().beginnings():
+                    break
                 self._pass(out, len(held), at)
                 break
             start, end = span
@@ -203,7 +240,11 @@ class RateWatch:
                 continue
             if end == len(held) or not self._text_follows(bytes(held[end:])):
                 if not over:
-                    self._consider(out, bytes(held), at)
+                    wish: list[Verdict] = []
+                    self._consider(wish, bytes(held), at)
+                    if wish:  # what made us ask comes before the asking
+                        self._tell(out, len(held), at)
+                        out += wish
                     break
                 end = len(held)
             self._tell(out, end, at)
@@ -250,15 +291,23 @@ class RateWatch:
         """The first `end` held bytes are garbage and over: say what they are."""
         held = bytes(self._held)
         stretches = read_capture(held[:end], self.rate, self._reader())
+        if self.reads_well:
+            # in text that reads well, an island is a boot ROM's; anything else has to be long to be believed
+            stretches = [s for s in stretches if s.banners or s.sent_at == ROM_RATE or s.end - s.start >= _LONG_ISLAND]
         if any(s.banners for s in stretches):
             self._banner_at = at
             self.two_rates = self.two_rates or any(s.sent_at == ROM_RATE for s in stretches)
+        if not stretches and end >= 24 and held.count(0, 0, end) > 0.97 * end and not self.reads_well:
+            stretches = [Stretch(start=0, end=end, sent_at=None, confidence=0.5, slower=True)]
+        elif not stretches and self._asked is not None:  # what is asked for explains them
+            stretches = [Stretch(start=0, end=end, sent_at=None, confidence=0.5)]
         told = [s for s in stretches if s.sent_at is not None]
         if not told:
             self._remember(held[:end], at)
             self._consider(out, b"", at)
             # a rate change asked for just now explains them
-            stretches = [Stretch(start=0, end=end, sent_at=None, confidence=0.5)] if out and isinstance(out[-1], ChangeRate) else []
+            if not stretches and out and isinstance(out[-1], ChangeRate):
+                stretches = [Stretch(start=0, end=end, sent_at=None, confidence=0.5)]
         if stretches:
             first = stretches[0].start
             ends = self._reader().line_ends() if stretches[-1].sent_at == ROM_RATE else frozenset()
@@ -300,6 +349,8 @@ class RateWatch:
             return
         self._next_look = count + max(16, count // 2)
         well = self.reads_well
+        if self._next_look > _PATIENT and lasted < _PATIENT_S + 0.5:
+            self._next_look = min(self._next_look, max(count + 16, _PATIENT))
         if well and (count < _ENOUGH_WELL or lasted < _ENOUGH_WELL_S):
             self._next_look = max(count + 16, _ENOUGH_WELL)
             return
@@ -311,7 +362,7 @@ class RateWatch:
         heard = heard[-_EVIDENCE_MOST:]
         found = wrong_rate(heard, self.rate)
         if found is None:
-            self._look_up(out, heard)
+            self._look_up(out, heard, patient=count >= _PATIENT and lasted >= _PATIENT_S)
             return
         if count < 64 and found.margin < 12:
             return
@@ -342,14 +393,21 @@ class RateWatch:
             at = s.end
         return bytes(out + data[at:])
 
-    def _look_up(self, out: list[Verdict], heard: bytes) -> None:
+    def _look_up(self, out: list[Verdict], heard: bytes, patient: bool) -> None:
         """Near random bytes may be text at many times our rate: seen once from above, where nothing is lost."""
         if self.reads_well or self._looked_up or len(heard) < _ENOUGH_RANDOM or self.rate >= _TOP_RATE // 2:
             return
         best = guess(heard, self.rate)
-        if best is None or best.rate < _LOOK_UP * self.rate or _TOP_RATE in self._refused:
+        if best is None or _TOP_RATE in self._refused:
             return
-        if best.gain > -1.0 and best.order > -0.2 * len(heard) and text_share(heard) < 0.6:
+        if patient and best.order > -0.3 * len(heard) and text_share(heard) < 0.6:
+            self._looked_up = True
+            out.append(self._ask(_TOP_RATE, f"nothing that comes at {self.rate} baud can be read"))
+            return
+        if best.rate < _LOOK_UP * self.rate:
+            return
+        noise = -_NOISE * len(heard) * (1.0 if len(heard) < 300 else 1.6)
+        if best.gain > -1.3 and best.order > noise and _looks_random(heard):
             self._looked_up = True
             out.append(self._ask(_TOP_RATE, f"the board may send much faster than {self.rate} baud"))
 
