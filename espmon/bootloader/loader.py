@@ -91,6 +91,8 @@ class Loader:
         self.facts = facts
         # How far the last write came: bytes of its content that the other side has taken.
         self.taken = 0
+        # The rate that the session would like; writing goes back up to it when the link has become clean.
+        self.wanted_rate = link.rate
         self._expected = b""
 
     @property

@@ -290,6 +290,7 @@ class Session:
             self._keep(link)
             # What was heard so far is the boot that we caused; from here on boot text means trouble.
             link.forget_heard()
+            loader.wanted_rate = self.rate_limit
             self.loader = loader
             yield Note(LoaderMet(loader.kind, loader.title, loader.link.rate))
             return loader

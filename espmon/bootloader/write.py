@@ -20,6 +20,8 @@ from espmon.bootloader.notes import Retried, Stage
 # A clean link takes everything in one transaction; each failure quarters it down to 16 KiB, each success doubles it.
 LARGEST_TRANSACTION = 1 << 24
 SMALLEST_TRANSACTION = 4 * SECTOR
+# So much without an error, and a rate that was lowered is raised by one step.
+CLEAN_BEFORE_FASTER = 4 * BLOCK
 # Failures without any sector gained.
 PATIENCE = 12
 ROUNDS = 3
@@ -214,8 +216,14 @@ class Writer:
     def _went_well(self, size: int) -> Steps[None]:
         self.limit = min(LARGEST_TRANSACTION, self.limit * 2)
         self.clean += size
-        return
-        yield
+        loader = self.loader
+        if self.clean < CLEAN_BEFORE_FASTER or loader.link.rate >= loader.wanted_rate or not loader.can_change_rate:
+            return
+        self.clean = 0
+        faster = min((r for r in RATES if r > loader.link.rate), default=loader.link.rate)
+        yield Note(Stage("rate", f"{faster} baud"))
+        if not (yield from loader.change_rate(faster, "clean")):
+            loader.wanted_rate = loader.link.rate
 
     # --- without digests: ESP8266's ROM alone ------------------------------------------------------------------------
 
