@@ -231,6 +231,7 @@ class Flasher:
         self._heard = heard
         self._progress = _Pace()
         self._application_baud = port.baud
+        self._left = False
         self._asked = options.flash_baud or self.memory.rate(self._key, 460800)
         self.plan = self._plan(rungs)
         self.session = Session(self.plan)
@@ -351,6 +352,8 @@ class Flasher:
 
     def leave(self) -> bool:
         """Start the application again, if so asked; True when the board left the loader."""
+        if self._left:
+            return True
         left = False
         loader = self.session.loader
         if loader is not None:
@@ -359,7 +362,7 @@ class Flasher:
                 self._key, rate=loader.link.rate, asked=self._asked, chip=loader.facts.chip.name, clean=restarts == 0
             )
         if self.options.after == "reset" and (loader is not None or self.plan.can_reset):
-            left = self.run(self.session.leave(), stoppable=False)
+            left = self._left = self.run(self.session.leave(), stoppable=False)
         self.restore_rate()
         return left
 

@@ -26,7 +26,9 @@ def main(chip: str, flash: str, *pairs: str) -> None:
     named = [(name, value) for name, _, value in (pair.partition("=") for pair in pairs)]
     settings = settings_from(named, BoardSettings(chip=chip, boot_low=True))
     live = LiveBoard(settings, open_flash(Path(flash), settings))
-    master, slave = os.openpty()
+    # A program that waits for some earlier pty to come back would open the first free number: leave a few to it.
+    spare = [os.openpty() for _ in range(8)]
+    master, slave = spare.pop()
     tty.setraw(slave)
     os.set_blocking(master, False)
     print(os.ttyname(slave), flush=True)
