@@ -146,7 +146,7 @@ class Interpreter:
                 self._fault("lexer", error)
         banner = self._banner
         if banner is not None and not blank:
-            if any(t.kind == "saved-pc" for t in tokens):
+            if any(t.kind in ("saved-pc", "boot-32-mode") for t in tokens):
                 pass
             elif banner.reset is not None:
                 if not DECODED.match(text):
@@ -365,7 +365,16 @@ class Interpreter:
         self._banner_line = token.line
         self._watch_until = token.line + _WATCHED_LINES
 
-    def boot(self, token: Token, *, chip: str | None, rom: str | None, reset: ResetCause | None, mode: BootMode | None) -> None:
+    def boot(
+        self,
+        token: Token,
+        *,
+        chip: str | None,
+        rom: str | None,
+        reset: ResetCause | None,
+        mode: BootMode | None,
+        wait: bool = False,
+    ) -> None:
         """The reset line of a boot; the ROM's own line may stand before it."""
         banner = self._banner
         if banner is None or banner.reset is not None or banner.mode is not None:
@@ -379,8 +388,14 @@ class Interpreter:
         banner.reset, banner.mode = reset, mode
         self._banner_line = token.line
         self._watch_until = token.line + _WATCHED_LINES
-        if banner.chip in ("esp8266", "esp32"):
+        if banner.chip in ("esp8266", "esp32") and not wait:
             self._flush_banner()  # their ROMs print no saved PC
+
+    def boot_mode(self, mode: BootMode, line: int) -> None:
+        """The boot mode of a reset line that was torn in two."""
+        if self._banner is not None and self._banner.reset is not None and self._banner.mode is None:
+            self._banner.mode = mode
+            self._banner.end_line = line
 
     def saved_pc(self, pc: int) -> None:
         """`Saved PC` of the boot under way."""

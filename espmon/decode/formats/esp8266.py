@@ -57,6 +57,9 @@ TOKENS = (
 
 # What is left of a header: `(28):` at the end of a short line.
 _GARBLED = re.compile(r"^[^()]{0,24}\((\d{1,2})\)\s*:?\W*$")
+_GARBLED_NAME = re.compile(r"\(([A-Za-z]{5,30}?)(?:Cause)?\)\W*$")
+# Prose has words; a header whose registers are in shreds has none.
+_WORD = re.compile(r"[A-Za-z]{4}")
 _ORDER = ("epc1", "epc2", "epc3", "excvaddr", "depc")
 
 
@@ -74,7 +77,7 @@ def fatal(dump: Dump, token: Token) -> str | None:
     dump.number = token.number("n") if token.groups.get("n") else token.number("n2")
     name = token.groups.get("name")
     dump.name = name or causes.XTENSA.get(dump.number if dump.number is not None else -1)
-    dump.strong = token.leads and token.ends
+    dump.strong = token.leads and (token.ends or not _WORD.search(token.rest.replace("excvaddr", "").replace("depc", "")))
     return None
 
 
@@ -91,7 +94,7 @@ def exception(dump: Dump, token: Token) -> str | None:
     dump.kind = "exception"
     dump.number = number
     dump.name = causes.XTENSA.get(number if number is not None else -1)
-    if loose:
+    if loose or (token.leads and "=" in token.rest and not _WORD.search(token.rest)):
         dump.strong = True
     return None
 
@@ -135,6 +138,12 @@ def garbled_header(dump: Dump, previous: str) -> None:
     if m is not None and dump.number is None:
         dump.number = int(m[1])
         dump.name = causes.XTENSA.get(dump.number)
+        dump.strong = True
+        return
+    m = _GARBLED_NAME.search(previous[-200:])
+    number = causes.exception_number(m[1]) if m is not None else None
+    if m is not None and number is not None and dump.number is None:
+        dump.number, dump.name = number, m[1]
         dump.strong = True
 
 
