@@ -16,7 +16,7 @@ from espmon.bootloader.errors import LoaderProblem
 from espmon.bootloader.link import Link
 from espmon.bootloader.loaders import LOADERS
 from espmon.bootloader.stub.client import _NOBODY, OwnStub
-from tests.stub.desk import FLASH_SIZE, Desk, Faults, program
+from tests.stub.desk import FLASH_SIZE, Desk, Faults, command
 
 SECTOR = 4096
 FAULTS = (0.0, 0.01, 0.05, 0.1, 0.2, 0.35)
@@ -126,7 +126,7 @@ def campaign(count: int, first: int = 0) -> Counter[str]:
 def in_lanes(count: int, lanes: int) -> Counter[str]:
     """The same in several processes."""
     share = -(-count // lanes)
-    program()  # built once, here
+    command()  # built once, here
     with ProcessPoolExecutor(lanes) as pool:
         return sum(pool.map(campaign, [share] * lanes, range(0, share * lanes, share)), Counter())
 

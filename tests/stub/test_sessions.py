@@ -17,7 +17,7 @@ LANES = max(1, (os.cpu_count() or 1) // 2)
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_random_sessions() -> None:
-    desk.program()
+    desk.command()
     total = sessions.in_lanes(10_000, LANES)
     assert total["write"] > 3_000
     assert total["faults"] > 10_000
@@ -32,7 +32,7 @@ def test_receive_path_with_invented_streams() -> None:
 
     def some(first: int) -> str:
         return subprocess.run(
-            [desk.program(), "fuzz", str(first), "5000"], capture_output=True, text=True, check=True, timeout=200
+            [*desk.command(), "fuzz", str(first), "5000"], capture_output=True, text=True, check=True, timeout=200
         ).stdout
 
     with ThreadPoolExecutor(2) as lanes:
