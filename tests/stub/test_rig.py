@@ -94,7 +94,7 @@ def test_rate_that_is_not_followed(tmp_path: Path) -> None:
             from espmon.bootloader.stub.protocol import Op
 
             yield from stub._ask(Op.RATE, words(56))
-            return (yield from stub._answers(30, 0.1))
+            return (yield from stub._answers(60, 0.1))
 
         assert rig.run(ask_and_stay())  # type: ignore[arg-type]
         assert stub.hello.divider == 451

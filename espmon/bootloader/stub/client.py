@@ -51,6 +51,8 @@ from espmon.bootloader.stub.protocol import (
 # Beyond wire, work and round trip: what an adapter, a hub and a loaded host may add.
 PATIENCE_S = 0.4
 ATTEMPTS = 5
+# The stub is back at the old rate when it heard nothing at a new one for 3 s: a port over a network changes slowly.
+CONFIRM_S = 3.1
 # The chip's work for one sector in the worst case: data sheets' maximum for a 4 KB erase, 64 programs of 64 bytes.
 SECTOR_WORK_S = 0.4 + 64 * 0.003
 # A whole block's erase at worst (data sheets: 3 s); nothing is heard from the stub meanwhile.
@@ -416,24 +418,27 @@ class OwnStub(Loader):
             return True
         if not 13 <= divider <= 0xFFFFF or abs(self._clock / divider / rate - 1) > 0.025:
             return False
-        try:
-            yield from self._ask(Op.RATE, words(divider), attempts=2)
-        except StubRefused:
-            return False
-        except StubSilent:
-            # It may have changed all the same: the new rate is tried, and after 1.5 s it is back at the old one.
-            pass
-        yield from link.set_rate(rate, reason)
+        with suppress(StubSilent):
+            # Not answered: it may have changed all the same, so the new rate is tried.
+            try:
+                yield from self._ask(Op.RATE, words(divider), attempts=2)
+            except StubRefused:
+                return False
+        asked: float = yield Now()
+        if rate != old:
+            yield from link.set_rate(rate, reason)
         yield Wait(0.005)
         yield from self._drop()
         if (yield from self._answers(6, 0.12)):
             return True
-        yield Wait(1.2)
-        yield from link.set_rate(old, "failed")
+        now: float = yield Now()
+        yield Wait(max(0.0, asked + CONFIRM_S - now))
+        if rate != old:
+            yield from link.set_rate(old, "failed")
         yield from self._drop()
         if (yield from self._answers(6, 0.5)):
             return False
-        raise StubSilent(Op.RATE, 3.0, link.heard)
+        raise StubSilent(Op.RATE, CONFIRM_S, link.heard)
 
     def _answers(self, attempts: int, patience_s: float) -> Steps[bool]:
         for _ in range(attempts):

@@ -90,7 +90,7 @@ enum { DIVIDER_MIN = 13, DIVIDER_MAX = 0xfffff };
 /* Milliseconds. */
 enum {
     SILENCE_MS = 10000,
-    CONFIRM_MS = 1500, /* after a rate change */
+    CONFIRM_MS = 3000, /* after a rate change */
     SPI_MS = 20,       /* one command of the controller */
     PROGRAM_MS = 50,   /* data sheets: 5 at most */
     ERASE_MS = 10000,  /* data sheets: 0.4 s for 4 KB, 3 s for 64 KB at most */
