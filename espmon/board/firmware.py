@@ -140,7 +140,7 @@ def _recorded(machine: Machine, settings: BoardSettings, log: bytes) -> Part:
         yield Drain()
         if part.startswith(b"mean"):
             yield Sleep(settings.pace)
-    yield Sleep(0.01)
+    yield Sleep(settings.restart)
 
 
 def _uptime(machine: Machine, settings: BoardSettings, crash: bool) -> Part:

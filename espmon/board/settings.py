@@ -38,6 +38,7 @@ class BoardSettings:
     pace: float = _field(1.0, "seconds between the application's rounds")
     rounds: int = _field(0, "healthy rounds before those that the crash's own log shows")
     startup: float = _field(0.12, "seconds from the ROM's last letter to the application's first")
+    restart: float = _field(0.01, "seconds from a crash's last letter to the reset")
     baud: int = _field(115200, "the application's baud rate")
     banner_rate: int = _field(0, "rate of the ROM's text after a software restart (0: as after any reset)")
     sdio: int = _field(6, "second digit of the ESP8266's boot mode")
@@ -182,6 +183,7 @@ _LIMITS: tuple[tuple[str, float, float], ...] = (
     ("speed", 0.001, 10_000),
     ("pace", 0, 86_400),
     ("startup", 0, 3600),
+    ("restart", 0, 3600),
     ("en_rise", 0, 60),
     ("latency", 0, 60),
     ("baud", 300, 5_000_000),
