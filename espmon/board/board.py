@@ -160,11 +160,17 @@ class Board:
             return 0
         self.link_to.frame_end = self.machine.frame_end
         self.to_chip.mark = bytes([self.machine.frame_end])
-        content = self.link_to.carry(content)
-        if content and s.echo:
-            self.to_host.send(self.now, self.host_rate, content)
-        if content and self._power and not s.swapped and not s.no_rx:
-            self.to_chip.send(self.now, self.host_rate, self._too_fast(content, self.host_rate))
+        lost = self.link_to.lost_bytes
+        arriving = self.link_to.carry(content)
+        lost = self.link_to.lost_bytes - lost
+        if arriving and s.echo:
+            self.to_host.send(self.now, self.host_rate, arriving)
+        if not self._power or s.swapped or s.no_rx:
+            lost, arriving = lost + len(arriving), b""
+        if lost:
+            self.to_chip.occupy(self.now, self.host_rate, lost)
+        if arriving:
+            self.to_chip.send(self.now, self.host_rate, self._too_fast(arriving, self.host_rate))
         return len(content)
 
     def host_read(self, limit: int | None = None) -> bytes:
@@ -230,12 +236,16 @@ class Board:
 
     def _say(self, content: bytes) -> None:
         s = self.settings
-        if s.swapped or s.no_tx:
-            return
         self.link_from.frame_end = self.machine.frame_end
-        content = self.link_from.carry(content)
-        if content:
-            self.to_host.send(self.now, self.machine.rate, self._too_fast(content, self.machine.rate))
+        lost = self.link_from.lost_bytes
+        arriving = self.link_from.carry(content)
+        lost = self.link_from.lost_bytes - lost
+        if s.swapped or s.no_tx:
+            lost, arriving = lost + len(arriving), b""
+        if lost:
+            self.to_host.occupy(self.now, self.machine.rate, lost)
+        if arriving:
+            self.to_host.send(self.now, self.machine.rate, self._too_fast(arriving, self.machine.rate))
 
     def _lines(self) -> None:
         s = self.settings

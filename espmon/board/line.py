@@ -120,6 +120,10 @@ class Wire:
         self._free = start + len(payload) * FRAME_BITS / rate
         return self._free
 
+    def occupy(self, now: float, rate: float, count: int) -> None:
+        """The sender sends `count` bytes that never reach the receiver: they take their time all the same."""
+        self._free = max(now, self._free) + count * FRAME_BITS / rate
+
     def cut(self, now: float) -> int:
         """The sender stops at `now` (reset, power): what was not completely sent is lost. Returns lost bytes."""
         lost = 0

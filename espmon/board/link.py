@@ -33,6 +33,7 @@ class FaultyLink:
         self.faults = faults
         self.random = random_source
         self.lost = self.doubled = self.damaged = self.frames = 0
+        self.lost_bytes = 0  # they took their time on the line all the same
         self._inside = False
         self._frame = bytearray()  # of the open frame: what was seen of it
         self._fate = "pass"
@@ -98,6 +99,7 @@ class FaultyLink:
         frame = self._frame
         if self._fate == "lose":
             self.lost += 1
+            self.lost_bytes += len(frame)
             return b""
         if self._fate == "duplicate":
             self.doubled += 1
@@ -108,5 +110,7 @@ class FaultyLink:
         elif self._fate == "drop":
             self.damaged += 1
             first = self.random.randrange(len(frame))
+            whole = len(frame)
             del frame[first : first + self.random.randint(1, 40)]
+            self.lost_bytes += whole - len(frame)
         return bytes(frame)
