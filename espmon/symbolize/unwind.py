@@ -29,6 +29,8 @@ MAX_FRAMES = 128
 # a search tries at most this many stack words, each with a whole unwind behind it
 _MAX_TRIES = 512
 _MAX_WALKS = 2048
+# eight argument registers and padding
+_MAX_SPILLED = 48
 
 
 # A static C++ function outside of any class: Arduino's loop_wrapper is _ZL12loop_wrapperv.
@@ -144,6 +146,7 @@ class Unwinder:
         `ra`: the return address register where the dump shows it (RISC-V).
         """
         calls: list[Call] = []
+        closed = False
         if pc is not None and self._elf.is_code(pc):
             row = self.row(pc)
             if row is not None and row.return_at is None and ra is not None and self.is_return(ra):
@@ -152,21 +155,25 @@ class Unwinder:
                 calls.append(Call(ra, sp, "likely"))
                 more, closed = self.chain(ra, sp, words, frame_pointer, called=True)
                 calls += more
-                if closed:
-                    return calls
             else:
                 calls, closed = self.chain(pc, sp, words, frame_pointer, called=False)
-                if closed:
-                    return calls
-                if not calls and row is not None and row.return_at is None:
+                if not calls and not closed and row is not None and row.return_at is None:
                     sp += row.size
         elif ra is not None and self.is_return(ra):
-            # a jump to nowhere: the caller's address is still in the register, its frame is the current one
+            # in the ROM, or a jump to nowhere: the caller's address is still in the register, its frame is the current one
             calls = [Call(ra, sp, "likely")]
             more, closed = self.chain(ra, sp, words, frame_pointer, called=True)
             calls += more
-            if closed:
+        for _ in range(MAX_FRAMES):
+            if not closed:
+                break
+            if not calls or not self._is_rom(calls[-1].address):
                 return calls
+            # the ROM called back: who called the ROM stands further up, behind frames of the ROM's that nothing describes
+            beyond, closed = self._beyond_rom(calls[-1], words)
+            if not beyond:
+                return calls
+            calls += beyond
         if calls:
             sp = calls[-1].sp
         place = calls[-1].address - 1 if calls else pc
@@ -202,6 +209,22 @@ class Unwinder:
         if len(longest) >= 3:
             return longest
         return self.listed([word for _, word in candidates])
+
+    def _beyond_rom(self, last: Call, words: Mapping[int, int]) -> tuple[list[Call], bool]:
+        """The chain that goes on above functions of the ROM, and whether it ends at a root: it begins with a call into the ROM."""
+        for at, word in [(at, word) for at, word in sorted(words.items()) if at >= last.sp and self.is_return(word)][:_MAX_TRIES]:
+            target = self.target(word)
+            if target is None or not self._is_rom(target):
+                continue
+            best: list[Call] = []
+            # a variadic ROM function (printf) saves its return address below the arguments that it spilled
+            for sp in range(at + 4, at + 4 + _MAX_SPILLED, 4):
+                more, closed = self.chain(word, sp, words, called=True)
+                if closed and len(more) >= len(best):
+                    best = [Call(word, sp, "likely"), *more]
+            if best:
+                return best, True
+        return [], True
 
     def _caller(self, word: int, size: int, inner: Symbol | None) -> tuple[int, int | None]:
         """How well `word` fits as what the caller of `inner`, with a frame of `size` bytes, saved; lower is better.

@@ -99,9 +99,11 @@ def stopped_in(path: Path, function: str, depth: int, behind: int = 16) -> Machi
     board = machine(path)
     symbols = board.elf.symbols
     wanted = next(s for s in map(symbols.__getitem__, range(len(symbols))) if s.name == function)
-    while not (wanted.address + behind <= board.pc < wanted.end and len(board.calls) >= depth):
+    for _ in range(100_000):
+        if wanted.address + behind <= board.pc < wanted.end and len(board.calls) >= depth:
+            return board
         board.step()
-    return board
+    raise AssertionError(f"{function} never runs")
 
 
 def test_a_riscv_panic_becomes_frames() -> None:
@@ -169,6 +171,26 @@ def test_a_stack_of_nonsense_shows_nothing_likely() -> None:
         assert [call for call in calls if call.confidence != "possible"] == []
     assert unwinder.unwind(board.pc, None, sp, {}) == []
     assert unwinder.unwind(None, None, 0, {}) == []
+
+
+@pytest.mark.parametrize("name", ["rv32-dw5-Os", "rv32-dw4-O2", "lx106-dw4-Os", "lx106-dw5-O2"])
+def test_behind_functions_of_the_rom_the_chain_goes_on(name: str) -> None:
+    """A ROM function that called back (ets_printf its output function) hides its own frames, not those of its caller."""
+    board = stopped_in(elf(name), "ascending", 3, 0)
+    symbols = [board.elf.symbols[at] for at in range(len(board.elf.symbols))]
+    hidden = [(s.address, s.end) for s in symbols if s.name in ("quick", "sort_numbers")]  # play the ROM
+    assert hidden
+
+    def is_rom(address: int) -> bool:
+        return any(low <= address < high for low, high in hidden)
+
+    pc, ra, sp, frame_pointer = dump(board)
+    calls = Unwinder(board.elf, is_rom).unwind(pc, ra, sp, board.words(sp), frame_pointer)
+    truth = board.calls[::-1]
+    outside = [address for address in truth if not is_rom(address)]
+    found = [call.address for call in calls if call.confidence != "possible"]
+    assert [address for address in found if not is_rom(address)] == outside
+    assert set(found) <= set(truth)
 
 
 def test_roots_are_known_mangled_too() -> None:
