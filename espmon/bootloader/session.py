@@ -150,6 +150,8 @@ def connect(plan: SessionPlan) -> Steps[tuple[Link, SyncReply]]:
         yield from link.drop_pending()
         if not plan.can_reset:
             for name, rungs in plan.rungs.items():
+                if plan.chip not in (None, LOADERS[name].chip):
+                    continue
                 for find in dict.fromkeys(rung.find for rung in rungs if rung.find is not None):
                     loader = yield from find(link, LOADERS[name])
                     if loader is not None:
