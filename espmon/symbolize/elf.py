@@ -280,7 +280,9 @@ class ElfFile:
         """True for Xtensa code of the windowed ABI (ESP32 and later): its functions begin with ENTRY. ESP8266: call0."""
         symbols = self.symbols
         step = max(1, len(symbols) // 64)
-        return self.arch == "xtensa" and any(self.read(symbols[at].address, 1) == b"\x36" for at in range(0, len(symbols), step))
+        sampled = range(0, len(symbols), step)
+        entries = sum(1 for at in sampled if self.read(symbols[at].address, 1) == b"\x36")
+        return self.arch == "xtensa" and entries * 4 > len(sampled)
 
     @property
     def symbols(self) -> SymbolTable:

@@ -21,6 +21,8 @@ Explained = TypeVar("Explained", Crash, Reset)
 
 # A dump holds at most some dozens of frames; a longer list is a dump made to be long.
 MAX_FRAMES = 512
+# A watchdog prints one per core; a report of several tasks has more.
+_MAX_TRACES = 32
 # Frames that make a fingerprint: the innermost ones tell crashes apart, the outermost are the same for all.
 _FINGERPRINT_FRAMES = 8
 _PC_REGISTERS = ("pc", "mepc", "epc1")
@@ -93,7 +95,7 @@ class _View:
         """All frames, most recent call first. `primary` afterwards holds those of the crash's own chain."""
         crash = self._crash
         out: list[Frame] = []
-        traces = [trace for trace in crash.backtraces if trace]
+        traces = [trace for trace in crash.backtraces if trace][:_MAX_TRACES]
         if traces:
             for number, trace in enumerate(traces):
                 for entry in trace[:MAX_FRAMES]:
@@ -150,6 +152,9 @@ class _View:
         registers = self._crash.registers
         known = CHIPS.get(self._chip or "")
         words = dict(stack.words)
+        if program.elf.is_windowed:
+            # the windowed ABI's return addresses are not in the dump as such, and its panics print a backtrace
+            return [f for word in stack.code_words for f in self._group(int(word), "stack", "possible", call_site=True)] if everything else []
         riscv = program.elf.arch == "riscv"
         if known is not None and (known.arch == "riscv") != riscv:
             return []  # the ELF is for another processor than the log's

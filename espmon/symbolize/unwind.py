@@ -28,6 +28,8 @@ ROOTS = frozenset((
 MAX_FRAMES = 128
 # a search tries at most this many stack words, each with a whole unwind behind it
 _MAX_TRIES = 512
+_MAX_TRIES_BEYOND = 64
+_MAX_GAPS = 4
 _MAX_WALKS = 2048
 # eight argument registers and padding
 _MAX_SPILLED = 48
@@ -164,7 +166,7 @@ class Unwinder:
             calls = [Call(ra, sp, "likely")]
             more, closed = self.chain(ra, sp, words, frame_pointer, called=True)
             calls += more
-        for _ in range(MAX_FRAMES):
+        for _ in range(_MAX_GAPS):
             if not closed:
                 break
             if not calls or not self._is_rom(calls[-1].address):
@@ -174,6 +176,8 @@ class Unwinder:
             if not beyond:
                 return calls
             calls += beyond
+        else:
+            return calls
         if calls:
             sp = calls[-1].sp
         place = calls[-1].address - 1 if calls else pc
@@ -212,7 +216,7 @@ class Unwinder:
 
     def _beyond_rom(self, last: Call, words: Mapping[int, int]) -> tuple[list[Call], bool]:
         """The chain that goes on above functions of the ROM, and whether it ends at a root: it begins with a call into the ROM."""
-        for at, word in [(at, word) for at, word in sorted(words.items()) if at >= last.sp and self.is_return(word)][:_MAX_TRIES]:
+        for at, word in [(at, word) for at, word in sorted(words.items()) if at >= last.sp and self.is_return(word)][:_MAX_TRIES_BEYOND]:
             target = self.target(word)
             if target is None or not self._is_rom(target):
                 continue
