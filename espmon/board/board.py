@@ -26,6 +26,7 @@ from espmon.board.silicon import SILICON
 
 HOST_BUFFER = 1 << 20  # bytes that the host's driver keeps for a program that does not read
 CHIP_BUFFER = 1 << 16  # bytes that the chip's buffers hold while its program is busy
+COLLECT_EVERY = 1000  # events
 NEVER = float("inf")
 USUAL_RATES = (
     1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600,
@@ -117,7 +118,11 @@ class Board:
 
     def advance(self, now: float) -> None:
         """Let the board live until `now` (seconds since it was built). Going back is not possible, and ignored."""
+        events = 0
         while True:
+            events += 1
+            if events % COLLECT_EVERY == 0:
+                self._collect()  # a host that looks once an hour must not make the wire remember the hour
             arrival = self.to_chip.next_arrival()
             at = min(self._wake, self._en_at, NEVER if arrival is None else arrival)
             if at > now:

@@ -51,7 +51,7 @@ def _error(code: int) -> Refused:
 
 
 BAD_LENGTH, BAD_CHECKSUM, BAD_COMMAND, FAILED = 0xC000, 0xC100, 0xC300, 0xC400
-NOT_WRITING, BAD_INFLATE, NOT_THERE = 0xC600, 0xC700, 0xFF00
+NOT_WRITING, BAD_INFLATE, TOO_LITTLE, TOO_MUCH, NOT_THERE = 0xC600, 0xC700, 0xC800, 0xC900, 0xFF00
 
 
 class FlasherStub(CommandServer):
@@ -94,12 +94,16 @@ class FlasherStub(CommandServer):
         if operation == SYNC:
             yield from self.synced()
         elif operation in (MEM_BEGIN, MEM_DATA):
+            if operation == MEM_DATA and self.uploads and self.uploads[-1].complete:
+                raise _error(TOO_MUCH)
             yield from self.memory(operation, body, given)
         elif operation == MEM_END:
             yield from self.reply(operation)
         elif operation in (READ_REG, WRITE_REG):
             if operation == READ_REG and len(body) != 4:
                 raise self.bad
+            if operation == WRITE_REG and len(body) % 16:
+                raise _error(TOO_LITTLE)
             yield from self.register(operation, body)
         elif operation in (FLASH_BEGIN, DEFL_BEGIN):
             yield from self.begin(operation, body)
@@ -141,8 +145,7 @@ class FlasherStub(CommandServer):
         elif operation == READ_FLASH:
             yield from self.read(body)
         elif operation == RUN_USER_CODE:
-            machine.straps = machine.pins()
-            self.leave = 3 if machine.silicon.chip.name == "esp8266" else 0xC
+            return  # no answer, and the real one stays as well
         else:
             raise _error(NOT_THERE if operation == SECURITY_INFO else BAD_COMMAND)
 

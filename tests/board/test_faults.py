@@ -423,3 +423,12 @@ def test_every_setting_at_once_never_breaks_the_board() -> None:
         talk.stub_quietly()
         talk.wait(1)
         talk.board.host_read()
+
+
+def test_a_host_that_never_reads_costs_no_memory() -> None:
+    """A quarter of an hour of chatter: what the host did not read in time is counted, not kept."""
+    talk = running(app="chatter", rate=115200)
+    talk.wait(900)
+    assert talk.board.host_waiting <= 1 << 20
+    assert talk.board.overrun > 0
+    assert not talk.board.to_host.pending or len(talk.board.host_read()) <= 1 << 20

@@ -219,6 +219,16 @@ def test_stub_drops_frames_that_are_too_long() -> None:
     assert ok(talk.data(0x03, b"x" * 0x4000, 0))
 
 
+def test_stub_does_not_start_the_application() -> None:
+    """Neither RUN_USER_CODE nor FLASH_END leaves this stub: boards without a reset line need another way out."""
+    talk = in_stub()
+    talk.send(0xD3)
+    assert talk.heard(0.5) == []
+    assert ok(talk.command(0x02, struct.pack("<4I", 0, 0, 0x400, 0)))
+    assert ok(talk.command(0x04, struct.pack("<I", 0)))
+    assert len(talk.sync()) == 8
+
+
 def test_stub_changes_rate() -> None:
     talk = in_stub("esp32c3")
     assert ok(talk.command(0x0F, struct.pack("<II", 921600, 115200)))
