@@ -5,6 +5,7 @@ Time is the process's own virtual clock: a session of seconds takes milliseconds
 
 from __future__ import annotations
 
+import atexit
 import random
 import shutil
 import struct
@@ -33,7 +34,9 @@ def program() -> Path:
     compiler = shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler for the stub's host build")
-    out = Path(tempfile.mkdtemp(prefix="espmon-stub-")) / "stub"
+    folder = Path(tempfile.mkdtemp(prefix="espmon-stub-"))
+    atexit.register(shutil.rmtree, folder, True)
+    out = folder / "stub"
     command = [compiler, "-std=gnu11", "-O1", "-g", *SANITIZED, f"-I{HERE}", f"-I{SOURCE}", "-o", str(out)]
     done = subprocess.run([*command, str(HERE / "host.c")], capture_output=True, text=True)
     if done.returncode and "sanitize" in done.stderr + done.stdout and "cannot find" in done.stderr:

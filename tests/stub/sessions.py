@@ -10,6 +10,7 @@ import random
 import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 from espmon.bootloader.actions import Steps
 from espmon.bootloader.errors import LoaderProblem
@@ -125,9 +126,11 @@ def campaign(count: int, first: int = 0) -> Counter[str]:
 
 def in_lanes(count: int, lanes: int) -> Counter[str]:
     """The same in several processes."""
+    if lanes == 1:
+        return campaign(count)
     share = -(-count // lanes)
-    command()  # built once, here
-    with ProcessPoolExecutor(lanes) as pool:
+    command()  # skips here, where no program can be built
+    with ProcessPoolExecutor(lanes, mp_context=get_context("spawn")) as pool:
         return sum(pool.map(campaign, [share] * lanes, range(0, share * lanes, share)), Counter())
 
 
