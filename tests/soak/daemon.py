@@ -357,12 +357,295 @@ def replugs(folder: Path, *, cycles: int, renames: int) -> Report:
     return report
 
 
+def _board_flash(image: bytes, damage: str, size: int = 1 << 20) -> bytes:
+    """A flash with `image`, damaged in a way that boards are found with."""
+    flash = bytearray(b"\xff") * size
+    flash[: len(image)] = image
+    flash[-0x4000] = 5
+    flash[-0x1000:] = b"SETTINGS" * 512
+    if damage == "segment":  # a segment that never ends: the ROM's watchdog bites again and again
+        flash[12:16] = b"\xff\xff\xff\x7f"
+    elif damage == "checksum":
+        flash[0x40] ^= 0x20
+    elif damage == "blank":
+        flash[:0x1000] = b"\xff" * 0x1000
+    elif damage == "header":
+        flash[0] = 0
+    return bytes(flash)
+
+
+# fault: (damage of the flash, parameters of the virtual board, may it be written, must it be repaired)
+SWEEP: dict[str, tuple[str, str, bool, bool]] = {
+    "watchdog loop": ("segment", "", True, True),
+    "checksum error": ("checksum", "", True, True),
+    "blank first sector": ("blank", "", True, True),
+    "no image header": ("header", "", True, True),
+    "loop, 1 % of frames lost": ("segment", "&lose=0.01", True, True),
+    "loop, 5 % of frames lost": ("segment", "&lose=0.05", True, True),
+    "loop, damaged frames": ("segment", "&corrupt=0.0005", True, True),
+    "loop, frames twice": ("segment", "&duplicate=0.05", True, True),
+    "loop, rates above 115200 fail": ("segment", "&baud_limit=115200", True, True),
+    "loop, slow flash": ("checksum", "&slow_erase=4", True, True),
+    "loop, reset in the middle": ("segment", "&reset_at=9000", True, True),
+    "healthy": ("", "", False, False),
+    "healthy, crashes now and then": ("", "&crash=load&rounds=8", False, False),
+    "crash loop, flash intact": ("", "&crash=illegal&rounds=0&pace=0.02", False, False),
+    "write-protected flash": ("segment", "&write_protected=1", True, False),
+    "reset line not wired": ("segment", "&no_reset=1", False, False),
+    "flash does not answer": ("segment", "&flash_id=0xffffff", False, False),
+    "flash smaller than it says": ("segment", "&flash_claims=4m", False, False),
+}
+
+
+def recovery(folder: Path, *, rounds: int) -> Report:
+    """Recovery over the virtual board's faults: what is damaged comes back, what is healthy is never written."""
+    import logging
+    import threading
+
+    from espmon.app.config import parse_config
+    from espmon.app.rungs import Rungs
+    from espmon.app.supervisor import Supervisor
+    from espmon.board.demo import demo_image
+    from espmon.events import Event, Recovery
+
+    logging.getLogger("espmon").setLevel(logging.CRITICAL)
+    report = Report("recovery")
+    image = demo_image()
+    (folder / "good.bin").write_bytes(image)
+    outcomes: dict[str, list[str]] = {name: [] for name in SWEEP}
+    written_wrongly: list[str] = []
+    worse: list[str] = []
+    names = list(SWEEP)
+    for turn in range(rounds):
+        for start in range(0, len(names), 6):
+            group = names[start : start + 6]
+            text = "[log]\nlow_water = 0\n[recovery]\nhealthy_after_s = 1.5\nalive_s = 8\nbrake_boards = 1000\n"
+            before = {}
+            for i, name in enumerate(group):
+                damage, link, _, _ = SWEEP[name]
+                before[f"b{i}"] = _board_flash(image, damage)
+                flash = folder / f"flash-{turn}-{start}-{i}.bin"
+                flash.write_bytes(before[f"b{i}"])
+                text += (
+                    f'[[port]]\nname = "b{i}"\nmatch = {{ url = "sim://esp8266?flash={flash}&flash_size=1m&baud=74880&pace=1&speed=2&seed={turn * 100 + i}{link}" }}\n'
+                    'baud = 74880\nrecover = "flash"\nimage = [{ file = "good.bin" }]\n'
+                )
+            home = folder / f"{turn}-{start}"
+            supervisor = Supervisor(parse_config(text, folder / "espmon.toml"), home / "state", home / "log")
+            supervisor.rungs = Rungs(supervisor)
+            last: dict[str, str] = {}
+            changed = threading.Event()
+
+            def take(event: Event, last: dict[str, str] = last, changed: threading.Event = changed) -> None:
+                if isinstance(event, Recovery) and event.outcome in ("recovered", "gave-up") and event.port:
+                    last.setdefault(event.port, event.outcome)
+                    changed.set()
+
+            supervisor.listen(take)
+            supervisor.start()
+            limit = time.monotonic() + 75
+            expected = [f"b{i}" for i, n in enumerate(group) if SWEEP[n][0]]
+            while time.monotonic() < limit and not all(p in last for p in expected):
+                changed.wait(0.5)
+                changed.clear()
+            time.sleep(2.0)
+            supervisor.stop(10)
+            for i, name in enumerate(group):
+                port = f"b{i}"
+                _, _, may_write, _ = SWEEP[name]
+                after = (folder / f"flash-{turn}-{start}-{i}.bin").read_bytes()
+                good = after[: len(image)] == image
+                outcomes[name].append("good" if good and SWEEP[name][0] else last.get(port, "left alone"))
+                if not may_write and after != before[port]:
+                    written_wrongly.append(name)
+                if after[-0x5000:] != before[port][-0x5000:]:
+                    worse.append(f"{name}: settings changed")
+                if not good and after != before[port] and after[:4] != b"\xff\xff\xff\xff":
+                    worse.append(f"{name}: a half image could run")
+    repaired = tried = 0
+    for name, found in outcomes.items():
+        must = SWEEP[name][3]
+        if must:
+            tried += len(found)
+            repaired += found.count("good")
+        report.say(f"{name:<32} " + ", ".join(f"{found.count(o)} x {o}" for o in dict.fromkeys(found)))
+    report.say(f"damaged flash repaired in {repaired} of {tried} runs", repaired >= 0.99 * tried)
+    report.say(f"{len(written_wrongly)} boards written that must not be {written_wrongly[:3]}", not written_wrongly)
+    report.say(f"{len(worse)} boards worse than before {worse[:3]}", not worse)
+    return report
+
+
+def host_kills(folder: Path, *, steps: int) -> Report:
+    """The host is killed at each step of a recovery: it is resumed and ends well."""
+    from espmon.board.demo import demo_image
+
+    report = Report("hostkill")
+    image = demo_image()
+    # every event of an undisturbed recovery is a moment to be killed at
+    moments = ["boot-loop", "reset started", "leave-download-mode started", "compare started", "write started", "backup done", "verify done", "write done"]
+    good = 0
+    chosen = moments if steps <= 0 else moments[-steps - 2 : -2] or moments
+    for number, moment in enumerate(chosen):
+        home = folder / f"k{number}"
+        home.mkdir()
+        (home / "good.bin").write_bytes(image)
+        flash = home / "flash.bin"
+        flash.write_bytes(_board_flash(image, "segment"))
+        config = (
+            "[log]\nlow_water = 0\n[recovery]\nhealthy_after_s = 1.5\nalive_s = 8\n"
+            f'[[port]]\nname = "b"\nmatch = {{ url = "sim://esp8266?flash={flash}&flash_size=1m&baud=74880&pace=1&speed=2" }}\n'
+            'baud = 74880\nrecover = "flash"\nimage = [{ file = "good.bin" }]\n'
+        )
+        daemon = DaemonProcess(home, config)
+        daemon.start(wait=False)
+
+        def seen(daemon: DaemonProcess = daemon, moment: str = moment) -> bool:
+            return any(moment in (e["type"], f"{e.get('step')} {e.get('outcome')}") for e in daemon.events)
+
+        until(seen, 60, moment)
+        daemon.kill()
+        daemon.events.clear()
+        daemon.start(wait=False)
+        try:
+            until(lambda d=daemon: [e for e in d.of_type("recovery") if e["outcome"] in ("recovered", "gave-up")], 60, "the end")
+            time.sleep(0.5)
+        except AssertionError:
+            pass
+        daemon.kill()
+        whole = flash.read_bytes()
+        fine = whole[: len(image)] == image and whole[-0x1000:] == b"SETTINGS" * 512
+        good += fine
+        ends = [e["outcome"] for e in daemon.of_type("recovery")][-1:]
+        if not fine:
+            report.say(f"killed at {moment!r}: flash not repaired, last {ends}", False)
+    report.say(f"killed at {len(chosen)} moments of a recovery: {good} boards repaired after the restart", good == len(chosen))
+    return report
+
+
+def race(folder: Path, *, runs: int) -> Report:
+    """From the third watchdog reset to healthy text: espmon against a loop that calls esptool, on the same virtual board."""
+    import random as rnd
+    import re
+    import socket
+    import statistics
+
+    from espmon.board.demo import demo_image
+
+    report = Report("race")
+    image = demo_image()
+    noise = rnd.Random(3)
+    # 300 KB as compressible as real firmware (about two thirds)
+    body = b"".join(noise.randbytes(22) + b"\0" * 10 for _ in range((307_200 - 0x10000) // 32))
+    good = image.ljust(0x10000, b"\xff") + body
+    (folder / "good.bin").write_bytes(good)
+    damaged = bytearray(_board_flash(b"", "", 4 << 20))
+    damaged[: len(good)] = good
+    damaged[12:16] = b"\xff\xff\xff\x7f"
+    damaged[0x15000] ^= 0xFF
+    damaged[0x2A000] ^= 0xFF
+
+    def board() -> tuple[subprocess.Popen[bytes], str]:
+        flash = folder / "flash.bin"
+        flash.write_bytes(damaged)
+        with socket.create_server(("127.0.0.1", 0)) as s:
+            number = s.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "espmon", "sim", "esp8266", "--rfc2217", f"127.0.0.1:{number}", "--flash", str(flash), "--set", "baud=74880", "--set", "pace=0.5"],
+            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        until(lambda: socket.create_connection(("127.0.0.1", number), 1).close() or True if _listens(number) else None, 20, "the board")
+        return process, f"rfc2217://127.0.0.1:{number}"
+
+    ours: list[float] = []
+    theirs: list[float] = []
+    for run in range(runs):
+        process, url = board()
+        home = folder / f"r{run}"
+        home.mkdir()
+        (home / "good.bin").write_bytes(good)
+        config = (
+            "[log]\nlow_water = 0\n[recovery]\nhealthy_after_s = 1.5\nalive_s = 8\n"
+            f'[[port]]\nname = "b"\nmatch = {{ url = "{url}" }}\nbaud = 74880\nrecover = "flash"\nimage = [{{ file = "good.bin" }}]\n'
+        )
+        daemon = DaemonProcess(home, config)
+        daemon.start(wait=False)
+        try:
+            until(lambda d=daemon: [e for e in d.of_type("recovery") if e["outcome"] in ("recovered", "gave-up")], 90, "our recovery")
+            time.sleep(0.5)
+            from datetime import datetime
+
+            from espmon.store.segments import read_log, text_lines
+
+            third = datetime.fromisoformat(daemon.of_type("boot-loop")[0]["at"]).timestamp()
+            text = next(
+                at for at, line in text_lines(read_log(daemon.state / "log" / "b")) if isinstance(line, bytes) and b"mean temperature" in line and at
+            )
+            ours.append(text - third)
+        finally:
+            daemon.kill()
+            process.kill()
+            process.wait()
+        process, url = board()
+        try:
+            theirs.append(_esptool_loop(url, folder / "good.bin", re.compile(rb"rst cause:4")))
+        finally:
+            process.kill()
+            process.wait()
+    report.say("espmon " + ", ".join(f"{t:.1f} s" for t in ours) + "; loop with esptool " + ", ".join(f"{t:.1f} s" for t in theirs))
+    ratio = statistics.median(ours) / statistics.median(theirs)
+    report.say(f"ratio {ratio:.2f} (promise 0.5)", ratio <= 0.5)
+    return report
+
+
+def _listens(number: int) -> bool:
+    import socket
+
+    try:
+        socket.create_connection(("127.0.0.1", number), 0.5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _esptool_loop(url: str, image: Path, reset: Any) -> float:
+    """What people write: watch until the third watchdog reset, call esptool, watch again. Seconds to healthy text."""
+    import serial
+
+    port = serial.serial_for_url(url, baudrate=74880, timeout=0.2)
+    port.rts = port.dtr = False
+    text = b""
+    seen = 0
+    while seen < 3:
+        text = (text + port.read(4096))[-400:]
+        while (m := reset.search(text)) is not None:
+            seen += 1
+            text = text[m.end() :]
+    third = time.time()
+    port.close()
+    subprocess.run(
+        [sys.executable, "-m", "esptool", "--chip", "esp8266", "--port", url, "--baud", "460800", "write-flash", "0x0", str(image)],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    port = serial.serial_for_url(url, baudrate=74880, timeout=0.2)
+    port.rts = port.dtr = False
+    text = b""
+    limit = time.monotonic() + 30
+    while b"mean temperature" not in text and time.monotonic() < limit:
+        text = (text + port.read(4096))[-4000:]
+    took = time.time() - third
+    port.close()
+    return took
+
+
 PARTS: dict[str, tuple[Callable[..., Report], dict[str, Any], dict[str, Any]]] = {
     "load": (load, {"boards": 64, "seconds": 20}, {"boards": 64, "seconds": 3600}),
     "ports": (many_ports, {"boards": 300}, {"boards": 300}),
     "kills": (kills, {"rounds": 10}, {"rounds": 200}),
     "disk": (full_disk, {}, {}),
     "replug": (replugs, {"cycles": 40, "renames": 10}, {"cycles": 1000, "renames": 100}),
+    "recovery": (recovery, {"rounds": 1}, {"rounds": 50}),
+    "hostkill": (host_kills, {"steps": 3}, {"steps": 0}),
+    "race": (race, {"runs": 1}, {"runs": 5}),
 }
 
 
