@@ -216,6 +216,7 @@ class RecoveryPolicy:
         self._life = _Life()
         self._lives: list[float] = []
         self._ours_until = float("-inf")
+        self._rung_at = at
         self._refused: str | None = None
         self._told_loop = False
         self._resume_at: float | None = None
@@ -549,6 +550,7 @@ class RecoveryPolicy:
             incident.tried.append(rung)
             incident.running = rung
             incident.judging_since = None
+            self._rung_at = at
             if rung in (Rung.WRITE, Rung.WHOLE) and self.settings.image:
                 recent = [t for t in self.writes.get(self.settings.image, ()) if at - t < HOUR_S]
                 self.writes[self.settings.image] = [*recent, at]
@@ -615,7 +617,7 @@ class RecoveryPolicy:
         # judged by the next boot
         incident.judging_since = at
         self._ours_until = max(self._ours_until, at + OURS_S)
-        if self._life.began is None or self._life.began < at - OURS_S:
+        if self._life.began is None or self._life.began < self._rung_at:
             self._life = _Life(began=at, ours=True, heard=False)
         elif self._life.flash_error is not None:
             incident.damaged = True
