@@ -33,6 +33,7 @@ def life(machine: Machine, cause: int) -> Program:
         machine.rate = 115200.0
         cause = yield from FlasherStub(machine, Registers(machine)).run()
     while cause != HALT:
+        machine.frame_end = 0xC0  # whatever ran before the reset
         machine.boots += 1
         if machine.silicon.chip.name == "esp8266":
             cause = yield from _esp8266(machine, cause)
