@@ -13,7 +13,7 @@ from espmon.bootloader.loader import Meter
 from espmon.bootloader.notes import Stage, Transferred
 from espmon.bootloader.packets import words
 from espmon.bootloader.session import is_esp8285, read_mac
-from espmon.bootloader.stub.client import OwnStub
+from espmon.bootloader.stub.client import OwnStub, _settle
 from espmon.bootloader.stub.errors import FlashProtected, FlashSilent, StubRefused, StubSilent
 from espmon.bootloader.stub.protocol import (
     LEAVE_BOOT,
@@ -144,6 +144,17 @@ def test_unknown_id_is_not_guessed_at_but_a_size_can_be_given(desk: Desk) -> Non
     with pytest.raises(FlashSilent, match="0x774055"):
         desk.run(stub.write(0, CONTENT))
     desk.run(stub.attach(FLASH_SIZE))
+    desk.run(stub.write(0, CONTENT))
+    assert desk.flash(0, len(CONTENT)) == CONTENT
+
+
+def test_id_of_another_scheme_gives_the_size(desk: Desk) -> None:
+    """Adesto counts in its second byte; the stub does not know that, the client does."""
+    desk.chip(0x01431F)
+    stub = running(desk)
+    assert stub.hello.flash_size == 0
+    desk.run(_settle(stub))
+    assert stub.hello.flash_size == FLASH_SIZE
     desk.run(stub.write(0, CONTENT))
     assert desk.flash(0, len(CONTENT)) == CONTENT
 

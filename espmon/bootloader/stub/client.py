@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from espmon.bootloader.actions import Discard, Note, Now, Receive, Send, Steps, Wait
 from espmon.bootloader.errors import GaveUp, LoaderSilent, NeedsStub, StubNotStarted
-from espmon.bootloader.flash import SECTOR, round_up, runs
+from espmon.bootloader.flash import SECTOR, round_up, runs, size_of_id
 from espmon.bootloader.link import Link
 from espmon.bootloader.loader import Loader, Meter, RomLoader, _digest
 from espmon.bootloader.loaders import LoaderFacts
@@ -67,6 +67,8 @@ MAP_SECTORS = 512
 # Clocks of the UART after reset, by crystal: 26 MHz doubled, 40 MHz doubled, 24 MHz doubled.
 CLOCKS = (52_000_000, 80_000_000, 48_000_000)
 LOST_WRITES = 6
+# Addresses have 24 bits.
+REACH = 1 << 24
 
 
 class OwnStub(Loader):
@@ -667,6 +669,12 @@ def find(link: Link, facts: LoaderFacts) -> Steps[Loader | None]:
 
 def _settle(stub: OwnStub) -> Steps[None]:
     link = stub.link
+    hello = stub.hello
+    if hello.flash_id and not hello.flash_size:
+        # The stub knows the common code of sizes only, and reaches 16 MB.
+        size = size_of_id(hello.flash_id)
+        if size:
+            yield from stub.refresh(min(size, REACH))
     stub._clock = _clock_of(stub.hello.divider, link.rate)
     link.forget_heard()
     # The ROM measured the rate of SYNC, to one count of its clock; the divider that is right is known better.
