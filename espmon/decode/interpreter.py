@@ -13,7 +13,7 @@ from espmon.decode import causes
 from espmon.decode.dump import Dump, to_crash, to_reset
 from espmon.decode.formats import DROP, END, FORMATS, IDLE, SPLIT, Format, Rule, idf_body
 from espmon.decode.formats import esp8266 as esp8266_format
-from espmon.decode.lines import DECODED, QUIET, clean, peel
+from espmon.decode.lines import DECODED, QUIET, TORN, clean, peel
 from espmon.decode.scan import Lexer, Token
 from espmon.events import (
     Address,
@@ -39,7 +39,7 @@ _SAME_LINES = 50
 _HEALTHY_LINES = 400
 _HEALTHY_SECONDS = 120.0
 _MAX_SEEN = 256
-_CARRY = 40
+_CARRY = 160
 _CORE_DUMP_FOREIGN = 4
 
 _LEXER = Lexer(spec for fmt in FORMATS for spec in fmt.tokens)
@@ -105,7 +105,7 @@ class Interpreter:
     @property
     def engaged(self) -> bool:
         """True while lines without any mark of their own matter."""
-        return self._line < self._watch_until or self.open
+        return self._line < self._watch_until or self.open or bool(self._carry)
 
     @property
     def open(self) -> bool:
@@ -132,6 +132,7 @@ class Interpreter:
         self._close_dump(reason)
         self._flush_banner()
         self._close_core_dump(complete=False)
+        self._carry = ""
 
     # --- lines -----------------------------------------------------------------------------------------------------
 
@@ -139,7 +140,8 @@ class Interpreter:
         text = peel(text)
         blank = not text.strip()
         tokens: list[Token] = []
-        if not blank and (QUIET.fullmatch(text) is None or self._carry):
+        quiet = not blank and not self._carry and QUIET.fullmatch(text) is not None
+        if not blank and not quiet:
             try:
                 text, tokens = self._tokens(text)
             except Exception as error:  # noqa: BLE001 - guard
@@ -162,29 +164,35 @@ class Interpreter:
         if self._core_dump is not None and not blank and not tokens:
             self._core_dump_line(text)
         dump = self._dump
-        if dump is None:
+        rest = text[max((t.end for t in tokens), default=0) :]
+        if blank:
+            pass  # what a line left over waits for the next line with text
+        elif quiet or len(rest) > _CARRY or not rest.strip():
             self._carry = ""
+        elif (dump is not None and dump.format.joins) or TORN.search(rest):
+            self._carry = rest
+        else:
+            self._carry = ""
+        if dump is None:
             return
         if used:
             dump.foreign = 0
             dump.end_line = max(dump.end_line, self._line)
-            last = max((t.end for t in tokens), default=0)
-            rest = text[last:]
-            self._carry = rest if 0 < len(rest.strip()) <= _CARRY and dump.format.joins else ""
         elif dump is before and not blank and not DECODED.match(text):
-            self._carry = ""
             dump.foreign += 1
             if dump.foreign > (dump.format.patience if dump.strong else min(4, dump.format.patience)):
                 self._close_dump("foreign")
 
     def _tokens(self, text: str) -> tuple[str, list[Token]]:
         """The tokens of a line; with what a wrapped line before it left over put in front, when that makes one whole."""
-        dump = self._dump
-        if self._carry and dump is not None:
+        if self._carry:
             carry, self._carry = self._carry, ""
             joined = _LEXER.scan(carry + text, self._line)
-            if joined and joined[0].kind in dump.format.joins and joined[0].start < len(carry) < joined[0].end:
+            if joined and joined[0].start < len(carry) < joined[0].end:
                 return carry + text, joined
+            alone = _LEXER.scan(text, self._line)
+            # Torn twice: the three parts may still make a whole.
+            return (text if alone else carry + text), alone
         return text, _LEXER.scan(text, self._line)
 
     def _token(self, token: Token) -> bool:
@@ -263,7 +271,7 @@ class Interpreter:
     # --- dumps -----------------------------------------------------------------------------------------------------
 
     def _close_dump(self, reason: str, chip: str | None = None) -> None:
-        dump, self._dump, self._carry = self._dump, None, ""
+        dump, self._dump = self._dump, None
         if dump is None:
             return
         try:

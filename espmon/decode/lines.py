@@ -93,3 +93,5 @@ QUIET = re.compile(
     r"|entry 0x[0-9a-f]{8}|load:0x[0-9a-f]{8},len:(?:0x[0-9a-f]{1,5}|\d{1,7})"
     r"|(?:--- )?0x[0-9a-f]{8}: [\w:~<>,*&() .$-]{1,200} at [\w/.:+-]{1,200}(?: \(discriminator \d+\))?"
 )
+# The beginning of something that may have been torn by a newline; each is a trigger as well.
+TORN = re.compile(r"J(?:an|un|ul) |rst:0x|boot mode|Gu|'ed ?\(|xception")
