@@ -82,6 +82,7 @@ class Interpreter:
         self._port = port
         self._dump: Dump | None = None
         self._carry = ""
+        self._held: tuple[Token, Callable[[Any, Token], None]] | None = None
         self._banner: _Banner | None = None
         self.boots = 0
         self._line = 0
@@ -110,7 +111,9 @@ class Interpreter:
     @property
     def open(self) -> bool:
         """True while a fact waits for lines that may still come."""
-        return self._dump is not None or self._banner is not None or self._core_dump is not None
+        return (
+            self._dump is not None or self._banner is not None or self._core_dump is not None or self._held is not None
+        )
 
     def line(self, raw: bytes, number: int, at: float | None) -> None:
         """One line, without its newline."""
@@ -129,6 +132,7 @@ class Interpreter:
 
     def finish(self, reason: str) -> None:
         """Closes what is open: at the end of the text (``eof``) or when a board fell silent (``deadline``)."""
+        self._let_go([])
         self._close_dump(reason)
         self._flush_banner()
         self._close_core_dump(complete=False)
@@ -146,9 +150,11 @@ class Interpreter:
                 text, tokens = self._tokens(text)
             except Exception as error:  # noqa: BLE001 - guard
                 self._fault("lexer", error)
+        if self._held is not None and not blank:
+            self._let_go(tokens)
         banner = self._banner
         if banner is not None and not blank:
-            if any(t.kind in ("saved-pc", "boot-32-mode") for t in tokens):
+            if any(t.kind == "saved-pc" for t in tokens):
                 pass
             elif banner.reset is not None:
                 if not DECODED.match(text):
@@ -165,7 +171,10 @@ class Interpreter:
             self._core_dump_line(text)
         dump = self._dump
         rest = text[max((t.end for t in tokens), default=0) :]
-        if blank:
+        if self._held is not None:
+            if not blank:
+                self._carry = text[self._held[0].start :]
+        elif blank:
             pass  # what a line left over waits for the next line with text
         elif quiet or len(rest) > _CARRY or not rest.strip():
             self._carry = ""
@@ -182,6 +191,17 @@ class Interpreter:
             dump.foreign += 1
             if dump.foreign > (dump.format.patience if dump.strong else min(4, dump.format.patience)):
                 self._close_dump("foreign")
+
+    def _let_go(self, tokens: list[Token]) -> None:
+        """The line after a held token: either it went on here, then the first token is the whole, or it is what it is."""
+        if self._held is None:
+            return
+        (token, otherwise), self._held = self._held, None
+        if not tokens or tokens[0].start > 0 or tokens[0].kind != "boot-32":
+            try:
+                otherwise(self, token)
+            except Exception as error:  # noqa: BLE001 - guard
+                self._fault("rom", error)
 
     def _tokens(self, text: str) -> tuple[str, list[Token]]:
         """The tokens of a line; with what a wrapped line before it left over put in front, when that makes one whole."""
@@ -381,7 +401,6 @@ class Interpreter:
         rom: str | None,
         reset: ResetCause | None,
         mode: BootMode | None,
-        wait: bool = False,
     ) -> None:
         """The reset line of a boot; the ROM's own line may stand before it."""
         banner = self._banner
@@ -396,14 +415,12 @@ class Interpreter:
         banner.reset, banner.mode = reset, mode
         self._banner_line = token.line
         self._watch_until = token.line + _WATCHED_LINES
-        if banner.chip in ("esp8266", "esp32") and not wait:
+        if banner.chip in ("esp8266", "esp32"):
             self._flush_banner()  # their ROMs print no saved PC
 
-    def boot_mode(self, mode: BootMode, line: int) -> None:
-        """The boot mode of a reset line that was torn in two."""
-        if self._banner is not None and self._banner.reset is not None and self._banner.mode is None:
-            self._banner.mode = mode
-            self._banner.end_line = line
+    def hold(self, token: Token, otherwise: Callable[[Any, Token], None]) -> None:
+        """The token may go on in the next line; `otherwise` is called when it doesn't."""
+        self._held = (token, otherwise)
 
     def saved_pc(self, pc: int) -> None:
         """`Saved PC` of the boot under way."""

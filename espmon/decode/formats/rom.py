@@ -28,12 +28,11 @@ TOKENS = (
     Spec("boot-8266", r"(?<!\w)\S{0,3}oot mode ?: ?\((?P<x>\d{1,2}) ?, ?(?P<y>\d{1,2})\)(?P<cause>)(?P<date>)", ("oot mode",)),
     Spec(
         "boot-32",
-        r"(?<![A-Za-z])(?:rst|rs|rt|st|t) ?: ?(?P<code>[0-9a-zA-Z?]{1,5}) {0,2}\(? ?(?P<name>[A-Z][A-Z0-9_?]{2,40})\w?\W{0,6}\w{1,5} ?: ?(?P<raw>0x[0-9a-fA-F]{1,4})\**(?: {0,2}\((?P<mode>[A-Za-z0-9_?/]{2,60}(?:\([A-Za-z0-9_/?.]{0,60}\)?)?)\)?)?", (":0x", ": 0x"),
+        r"(?<![A-Za-z])(?:rst|rs|rt|st|t) ?: ?(?P<code>[0-9a-zA-Z?]{1,5}) {0,2}\(? ?(?P<name>[A-Z][A-Z0-9_?]{2,40})\w?\W{0,6}\w{1,5} ?: ?(?P<raw>0x[0-9a-fA-F]{1,4})\**(?: {0,2}\((?P<mode>[A-Za-z0-9_?/]{2,60}(?:\([A-Za-z0-9_/?.]{0,60}\)?)?)\)?|(?![0-9a-fA-F]|\s*$))", (":0x", ": 0x"),
     ),
-    Spec("boot-32-cut", r"(?<!\w)rst:(?P<code>0x[0-9a-fA-F]{1,2}) \((?P<name>[A-Z][A-Z0-9_]{2,40})\)(?:,b?o?o?t?:?(?:0x)?)?(?=\s*$)", ("rst:",)),
+    Spec("boot-32-cut", r"(?<!\w)rst:(?P<code>0x[0-9a-fA-F]{1,2}) \((?P<name>[A-Z][A-Z0-9_]{2,40})\)(?:,b?o?o?t?:?(?P<raw>0x[0-9a-fA-F]{1,3}|0x?)?)?(?=\s*$)", ("rst:",)),
     # newlines added in the middle of the reset line
     Spec("boot-32-tail", r"(?:^|(?<=\s))\(?(?P<name>[A-Z][A-Z0-9_]{4,40})\),? ?boot ?: ?(?P<raw>0x[0-9a-fA-F]{1,4})(?: {0,2}\((?P<mode>[A-Za-z0-9_?/]{2,60}(?:\([A-Za-z0-9_/?.]{0,60}\)?)?)\)?)?", ("boot:0x", "boot: 0x", "boot :0x")),
-    Spec("boot-32-mode", r"^\W{0,3}boot ?: ?(?P<raw>0x[0-9a-fA-F]{1,4}) {0,2}\((?P<mode>[A-Za-z0-9_?/]{2,60}(?:\([A-Za-z0-9_/?.]{0,60}\)?)?)\)?", ("boot:0x", "boot: 0x", "boot :0x")),
     Spec("rom-32", r"-ROM:(?P<rom>esp[0-9a-z]{2,8}(?:-[0-9a-z]{1,12})?-\d{8})", ("-rom:",)),
     Spec("rom-date", rf"\S{{0,3}}(?:ets|\?ts|ts)\W{{1,4}}(?P<date>(?:{_MONTHS}) {{1,2}}\d{{1,2}} 20\d\d \d\d:\d\d:\d\d)", (" 20",)),
     Spec("build", rf"Build:(?:{_MONTHS}) {{1,2}}\d{{1,2}} 20\d\d", ("build:",)),
@@ -88,7 +87,7 @@ def rom_line(facts: Interpreter, token: Token) -> None:
     facts.rom(token, chip=chip, rom=rom)
 
 
-def boot_32(facts: Interpreter, token: Token, wait: bool = False) -> None:
+def boot_32(facts: Interpreter, token: Token) -> None:
     """`rst:0xN (NAME),boot:0xN (MODE)`; a damaged number is read from the name."""
     name = token["name"].strip("?")
     chip = facts.rom_chip
@@ -104,16 +103,23 @@ def boot_32(facts: Interpreter, token: Token, wait: bool = False) -> None:
         chip = resets.chip_of(code, name, raw or "")
     mode = resets.boot_mode_32(raw, token.groups.get("mode")) if raw else None
     reset = resets.rom_32(code, name, chip)
-    facts.boot(token, chip=chip, rom=None, reset=reset, mode=mode, wait=wait)
+    facts.boot(token, chip=chip, rom=None, reset=reset, mode=mode)
     if name and re.search(r"BROWN_?OUT|_BOD_", name):
         meaning, remedies = causes.BROWNOUT
         facts.once("brownout", Brownout, token, message=name, meaning=meaning, remedies=remedies)
 
 
 def boot_32_cut(facts: Interpreter, token: Token) -> None:
-    """The reset line was cut before its boot mode: only right behind the ROM's own line, or at a line's start."""
+    """The reset line ends before its boot mode does: held back until the next line shows whether it goes on there."""
     if facts.rom_chip is not None or token.leads:
-        boot_32(facts, token, wait=True)
+        facts.hold(token, cut_reset_line)
+
+
+def cut_reset_line(facts: Interpreter, token: Token) -> None:
+    """It didn't go on: what there is of it."""
+    raw = token.groups.get("raw") or ""
+    token.groups["raw"] = raw if len(raw) > 2 else None
+    boot_32(facts, token)
 
 
 def boot_32_tail(facts: Interpreter, token: Token) -> None:
@@ -124,11 +130,6 @@ def boot_32_tail(facts: Interpreter, token: Token) -> None:
         return
     token.groups["code"] = before[1] if before is not None else "?"
     boot_32(facts, token)
-
-
-def boot_32_mode(facts: Interpreter, token: Token) -> None:
-    """`boot:0xN (MODE)` of a reset line that broke off before it."""
-    facts.boot_mode(resets.boot_mode_32(token["raw"], token.groups.get("mode")), token.line)
 
 
 def saved_pc(facts: Interpreter, token: Token) -> None:
@@ -206,8 +207,7 @@ FORMAT = Format(
     name="rom",
     tokens=TOKENS,
     facts={
-        "boot-8266": boot_8266, "boot-32": boot_32, "boot-32-cut": boot_32_cut, "boot-32-tail": boot_32_tail,
-        "boot-32-mode": boot_32_mode, "rom-32": rom_line, "rom-date": rom_line,
+        "boot-8266": boot_8266, "boot-32": boot_32, "boot-32-cut": boot_32_cut, "boot-32-tail": boot_32_tail, "rom-32": rom_line, "rom-date": rom_line,
         "build": nothing, "spi-line": nothing, "saved-pc": saved_pc, "load-32": load_32, "brownout": brownout,
         "waiting-download": waiting_download, "waiting-host": in_context, "invalid-header": invalid_header,
         "flash-read": flash_error, "csum-err": in_context, "ets-main": in_context, "ets-assert": flash_error,
