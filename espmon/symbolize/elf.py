@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import struct
 import zlib
 from bisect import bisect_right
@@ -42,6 +43,9 @@ SHF_COMPRESSED = 0x800
 MAX_ELF_BYTES = 512 << 20
 # An inflated debug section may not be larger than this.
 MAX_SECTION_BYTES = 512 << 20
+
+# Linker scripts mark where regions begin and end: _text_start, _etext, _flash_cache_start. They end a function, and are none.
+_MARKER = re.compile(rb"_\w+_(?:start|end)$|__?(?:s|e|start_|end_)(?:text|data|bss|rodata)$|_(?:edata|etext|stext|end|heap_\w+)$")
 
 _HEADER = struct.Struct("<16sHHIIIIIHHHHHH")
 _SECTION = struct.Struct("<10I")
@@ -343,18 +347,23 @@ class SymbolTable:
         last = -1
         sized_until = 0
         for value, _, _, size, name, shndx in found:
-            if value == last:
+            if value == last and not (rows and rows[-1][1] == value):
                 continue
+            marker = False
             if size == 0:
                 if value < sized_until:
                     continue  # a label inside a function
                 first = strings_[name : name + 2]
                 if first in (b"$x", b"$d", b".L") or not first:
                     continue  # mapping symbols and local labels name no function
+                stop = strings_.find(b"\0", name, name + 64)
+                marker = stop > 0 and _MARKER.match(strings_, name, stop) is not None
             section_end = elf.sections[shndx].address + elf.sections[shndx].size if shndx < len(elf.sections) else value
-            end = value + size if size else section_end
+            end = value if marker else value + size if size else section_end
             if rows and rows[-1][1] > value:
                 rows[-1] = (rows[-1][0], value, rows[-1][2])
+            if value == last:
+                rows.pop()  # a marker at the same place
             rows.append((value, min(end, section_end) if section_end > value else end, name))
             last = value
             if size:
