@@ -205,16 +205,16 @@ class Loader:
         thorough = True
         for at in range(0, len(content), BLOCK):
             piece = content[at : at + BLOCK]
-            if (yield from self._holds(offset + at, piece)):
-                continue
             sectors = [offset + at + s for s in range(0, len(piece), SECTOR)]
             if not thorough:
                 # A block differed in all of its sectors: this is other firmware. Where this block's last sector differs
-                # as well, sixteen more digests would cost more than they could save.
+                # as well, seventeen more digests would cost more than they could save.
                 last = len(piece) - 1 - (len(piece) - 1) % SECTOR
                 if not (yield from self._holds(offset + at + last, piece[last:])):
                     whole += sectors
                     continue
+            if (yield from self._holds(offset + at, piece)):
+                continue
             found: list[int] = []
             quarter = 4 * SECTOR
             for q in range(0, len(piece), quarter):

@@ -65,6 +65,8 @@ class Writer:
         self.retries = 0
         self.sectors = 0
         self.clean = 0
+        # Regions whose every byte a digest covered after it was written.
+        self.proven: list[Region] = []
         self.incomplete = False
 
     def run(self) -> Steps[Written]:
@@ -105,7 +107,7 @@ class Writer:
                 return Written(verified=True, sectors=self.sectors, of=self._total, retries=self.retries)
             yield from self._round(wrong)
             yield Note(Stage("verify"))
-            if (yield from self._holds([r for r, _ in wrong])):
+            if (yield from self._holds([r for r, _ in wrong if r not in self.proven])):
                 self.incomplete = False
                 return Written(verified=True, sectors=self.sectors, of=self._total, retries=self.retries)
         raise FlashDiffers(tuple(s for _, sectors in wrong for s in sectors), WORN)
@@ -131,11 +133,35 @@ class Writer:
         firsts_size = sum(min(SECTOR, len(r.content)) for r in images)
         meter = Meter("write", firsts_size + sum(min(SECTOR, r.end - s) for r, sectors in rest for s in sectors))
         yield Note(Stage("write"))
+        mostly = [r for r, sectors in wrong if 2 * len(sectors) >= len(sectors_of(r.offset, len(r.content)))]
         for region, sectors in rest:
-            yield from self._write_sectors(region, sectors, meter)
+            yield from self._write_sectors(region, sectors, meter, at_once=region in mostly)
         # Every other sector was compared or written and seen right: only now may the images become valid.
         for region in images:
+            if region in mostly and not (yield from self._tail_holds(region)):
+                return  # the next round finds what was lost; the image stays invalid meanwhile
+        for region in images:
             yield from self._write_sectors(region, [region.offset], meter)
+            if region in mostly:
+                self.proven.append(region)
+
+    def _tail_holds(self, region: Region) -> Steps[bool]:
+        tail = region.content[SECTOR:]
+        if not tail:
+            return True
+        last = FLASH_FLOOR_S + min(len(tail), BLOCK * 4) * FLASH_WORK
+        for attempt in range(PATIENCE):
+            try:
+                if attempt:
+                    yield from self.loader.resync()
+                found = yield from self.loader.md5(region.offset + SECTOR, len(tail), work_s=last)
+                return found == _digest(tail)
+            except LoaderRefused as error:
+                # The status of the last block arrives here; the command itself was not done.
+                if attempt + 1 == PATIENCE:
+                    raise
+                yield Note(Retried("digest", error.message, attempt + 1))
+        return False
 
     def _invalidate(self, region: Region) -> Steps[None]:
         for attempt in range(PATIENCE):
@@ -149,8 +175,8 @@ class Writer:
             (region.offset,), "The sector cannot be erased: the flash chip is write-protected or broken."
         )
 
-    def _write_sectors(self, region: Region, sectors: list[int], meter: Meter) -> Steps[None]:
-        """Write these sectors of a region and see each right."""
+    def _write_sectors(self, region: Region, sectors: list[int], meter: Meter, *, at_once: bool = False) -> Steps[None]:
+        """Write these sectors of a region and see each right; `at_once`: the caller will, by one digest over all."""
         work = deque(runs(sectors))
         failures = 0
         while work:
@@ -163,6 +189,9 @@ class Writer:
             before = meter.done
             try:
                 yield from self.loader.write(offset, content, meter)
+                if at_once and not self.retries:
+                    self.sectors += size // SECTOR
+                    continue
                 last = FLASH_FLOOR_S + len(content) * FLASH_WORK
                 if self.loader.proves_writes or (yield from self.loader.holds(offset, content, work_s=last)):
                     self.sectors += size // SECTOR

@@ -32,6 +32,7 @@ from espmon.bootloader.flash import SECTOR
 from espmon.bootloader.loader import Loader, _esp8266_erase
 from espmon.bootloader.notes import LineReset, Transferred
 from espmon.bootloader.read import Backup, Piece, check_backup, sector_digests
+from espmon.bootloader.resets import HARD_USB, SEQUENCES
 from espmon.bootloader.session import Session, read_mac
 from espmon.bootloader.write import Region, Written, verify_regions, write_regions
 from espmon.errors import EspmonError, UsageProblem
@@ -233,7 +234,7 @@ def test_a_bad_bit_is_never_called_done() -> None:
     assert 0x3000 in differs.value.sectors
 
 
-@pytest.mark.parametrize("stop_at", [5, 40, 70, 100, 130, 150])
+@pytest.mark.parametrize("stop_at", [5, 20, 40, 60, 80, 100])
 def test_stopping_says_in_which_state_the_board_is(stop_at: int) -> None:
     cells = bytearray(b"\xff") * (4 << 20)
     old, new = image_for("esp32", 60, 1), image_for("esp32", 60, 2)
@@ -411,3 +412,11 @@ def test_progress_is_told_and_ends_at_its_total() -> None:
     assert len(told) > 3
     assert all(n.done <= n.total for n in told)
     assert told[-1].done == told[-1].total
+
+
+@pytest.mark.parametrize("chip", ["esp32c3", "esp32s3", "esp32c6"])
+def test_native_usb_is_reset_its_own_way_and_its_watchdogs_are_stopped(chip: str) -> None:
+    there = board(chip=chip, wiring="usb-jtag")
+    player, session, _ = opened(there, sequences=SEQUENCES["usb-jtag"], native_usb=True, hard_reset=HARD_USB)
+    assert write(player, session, chip, image_for(chip, 24, 2)).verified
+    assert player.run(session.leave())
