@@ -311,6 +311,7 @@ class SerialPort:
         port = self._serial
         limit = None if timeout is None else time.monotonic() + timeout
         is_socket = self.device.startswith("socket://")
+        is_rfc2217 = self.device.startswith("rfc2217://")
         while not self._woken:
             left = _SLICE_S if limit is None else max(0.0, min(_SLICE_S, limit - time.monotonic()))
             if is_socket:  # its in_waiting says 1 whatever there is; without a timeout it reads what it gets
@@ -318,7 +319,16 @@ class SerialPort:
                     return bytes(port.read(_READ_SIZE))
             else:
                 waiting = port.in_waiting
-                if not waiting:
+                if is_rfc2217:
+                    # Its `timeout` setter negotiates all settings anew, which takes 0.2 s; and with a timeout of 0 its
+                    # read gives one byte whatever waits.
+                    port._timeout = None if waiting else left
+                    got = bytes(port.read(min(waiting, _READ_SIZE) or 1))
+                    port._timeout = None
+                    if got:
+                        waiting = port.in_waiting
+                        return got + (bytes(port.read(min(waiting, _READ_SIZE))) if waiting else b"")
+                elif not waiting:
                     port.timeout = left
                     first = bytes(port.read(1))
                     port.timeout = 0
