@@ -9,7 +9,7 @@ from espmon.app.rate import Heard, WishRate
 from espmon.board.demo import demo_elf
 from espmon.port import Chunk
 
-DEMO_S = 9.0  # two boots, three healthy rounds each, a crash in between
+DEMO_S = 9.5  # two boots, three healthy rounds each, a crash in between
 PACE_S = 0.8
 ROM_BAUD, APP_BAUD = 74880, 115200
 # The end of what the ROM prints at its rate, and of what the firmware prints before it restarts.
@@ -64,7 +64,7 @@ def run_demo(*, json: bool = False, lines: bool = False, crash: str = "load") ->
     Raises ElfUnusable when the demo firmware is not part of the installation.
     """
     options = MonitorOptions(
-        port=f"sim://esp8266?crash={crash}&crashes=1&pace={PACE_S}&startup=0.8&restart=0.5",
+        port=f"sim://esp8266?crash={crash}&crashes=1&pace={PACE_S}&startup=0.4&restart=0.2&patience=0.02",
         elfs=[str(demo_elf())],
         timeout_s=DEMO_S,
         json=json,

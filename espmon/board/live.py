@@ -82,11 +82,20 @@ class LiveBoard:
         self.board = Board(settings, new_flash(settings) if cells is None else cells, logs=crash_logs())
         self.changed = threading.Condition()
         self._clock = clock
-        self._start = clock()
+        self._looked = clock()
+        self._lived = 0.0  # seconds of the board
 
     def catch_up(self) -> None:
-        """Let the board live until now. Hold `changed` while calling."""
-        self.board.advance((self._clock() - self._start) * self.settings.speed)
+        """Let the board live until now. Hold `changed` while calling.
+
+        With `patience` set, a host that is held up does not lose what the board says meanwhile: the board waits for it.
+        """
+        now = self._clock()
+        gone, self._looked = now - self._looked, now
+        if self.settings.patience:
+            gone = min(gone, self.settings.patience)
+        self._lived += gone * self.settings.speed
+        self.board.advance(self._lived)
 
     def wait(self, seconds: float) -> None:
         """Sleep until the board may have something new, at most `seconds` of wall time. Hold `changed`."""
@@ -94,5 +103,7 @@ class LiveBoard:
         if at is not None:
             until = (at - self.board.now) / self.settings.speed
             seconds = min(seconds, max(until, 0.0005))
+        if self.settings.patience:
+            seconds = min(seconds, self.settings.patience / 2)
         if seconds > 0:
             self.changed.wait(seconds)

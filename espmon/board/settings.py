@@ -47,6 +47,8 @@ class BoardSettings:
     # time
     speed: float = _field(1.0, "seconds of the board per second of the wall")
 
+    patience: float = _field(0.0, "at most so many wall seconds count between two looks at the port (0: all of them)")
+
     # board
     wiring: str = _field("nodemcu", "how DTR and RTS reach EN and the boot pin", choices=WIRINGS)
     en_rise: float = _field(0.01, "seconds that EN takes to rise when released (its resistor and capacitor)")
@@ -182,6 +184,7 @@ def _value(name: str, text: str) -> Any:
 _LIMITS: tuple[tuple[str, float, float], ...] = (
     ("speed", 0.001, 10_000),
     ("pace", 0, 86_400),
+    ("patience", 0, 3600),
     ("startup", 0, 3600),
     ("restart", 0, 3600),
     ("en_rise", 0, 60),

@@ -52,7 +52,7 @@ def test_demo_shows_boot_and_crash_with_source_line(runs: Runs) -> None:
     assert "sensor_value" in out
     assert "sensors.c:38" in out
     assert "return corrected(sensor->raw, sensor->calibration);" in out
-    assert out.count("report 1\n") == 2  # it is healthy again after the crash
+    assert "report 1\n" in out[out.index("LoadProhibited") :]  # it is healthy again after the crash
 
 
 def test_demo_prints_events(runs: Runs) -> None:
