@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _HANDLER_PACKAGES = ("espmon.board.urls",)
 _READ_SIZE = 65536
 _PIECE = 256  # what a port without a descriptor is given at once: 22 ms at 115200 baud
+_EMPTY_READS = 50  # in a row, 1 ms apart, before a port that is readable without data counts as gone
 # How long one look at a port without a descriptor may block: the longest that a typed key waits there.
 _SLICE_S = 0.02
 
@@ -73,6 +74,7 @@ class SerialPort:
         self._wake_poll: Any = None
         self._wake_r = self._wake_w = -1
         self._woken = False
+        self._empty_reads = 0
 
     # --- opening and closing ----------------------------------------------------------------------------------------
 
@@ -273,10 +275,11 @@ class SerialPort:
             pass
         if timeout == 0:
             return b""
+        hung_up = False
         if self._poll is not None:
-            ready = self._poll.poll(None if timeout is None else max(0, timeout) * 1000)
-            woken = any(each == self._wake_r for each, _ in ready)
-            readable = any(each == fd for each, _ in ready)
+            ready = dict(self._poll.poll(None if timeout is None else max(0, timeout) * 1000))
+            woken, readable = self._wake_r in ready, fd in ready
+            hung_up = bool(ready.get(fd, 0) & (select.POLLHUP | select.POLLERR | select.POLLNVAL))
         else:
             found = select.select([fd, self._wake_r], [], [], timeout)[0]
             woken, readable = self._wake_r in found, fd in found
@@ -288,9 +291,16 @@ class SerialPort:
             data = os.read(fd, _READ_SIZE)
         except BlockingIOError:
             return b""
-        if not data:  # readable without data: hung up
+        if data:
+            self._empty_reads = 0
+            return data
+        # Readable without data is a hang-up, or, rarely, under a flood, a tty that had nothing after all: then it is
+        # not said to be hung up, and soon has something.
+        self._empty_reads += 1
+        if hung_up or self._empty_reads > _EMPTY_READS:
             raise OSError(5, "hung up")
-        return data
+        time.sleep(0.001)
+        return b""
 
     def _got(self, data: bytes, fd: int) -> bytes:
         """Empty reads are normal with VMIN = 0: only poll tells them from a hang-up."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 import time
+import tty
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,10 +40,7 @@ class PtyBoard:
         self.master, slave = pty.openpty()
         os.set_blocking(self.master, True)
         self.device = os.ttyname(slave)
-        mode = termios.tcgetattr(slave)
-        mode[3] &= ~(termios.ECHO | termios.ICANON)
-        mode[1] &= ~termios.OPOST
-        termios.tcsetattr(slave, termios.TCSANOW, mode)
+        tty.setraw(slave)
         self._slave = slave
         if self.link is not None:
             temporary = self.link.with_suffix(".new")
@@ -54,6 +52,8 @@ class PtyBoard:
         return str(self.link) if self.link is not None else self.device
 
     def unplug(self) -> None:
+        if self.link is not None:  # else it soon names somebody else's pty
+            self.link.unlink(missing_ok=True)
         for each in (self._slave, self.master):
             with contextlib.suppress(OSError):
                 os.close(each)
