@@ -12,6 +12,8 @@ from espmon.app.source import SourceFiles, project_folder
 from espmon.errors import ElfUnusable
 from espmon.events import Crash, Event, Reset
 
+BACKLOG = 64  # crashes that may wait for their lines: a board that does nothing else must not fill the memory
+
 
 class Explainer(threading.Thread):
     """Fills slots one after the other. `problem` is called once for each ELF that can't be used."""
@@ -35,7 +37,11 @@ class Explainer(threading.Thread):
         self._queue: SimpleQueue[Slot | None] = SimpleQueue()
 
     def explain(self, slot: Slot) -> None:
-        self._queue.put(slot)
+        """Fills `slot` as soon as possible; at once, as it is, when too many wait before it."""
+        if self._queue.qsize() > BACKLOG:
+            slot.ready.set()
+        else:
+            self._queue.put(slot)
 
     def stop(self) -> None:
         """Ends the thread after what was asked before."""
@@ -60,6 +66,8 @@ class Explainer(threading.Thread):
                         slot.event = symbolizer.explain(event)
                 slot.source = self._source_lines(slot.event)
                 self._tell_problems(symbolizer.problems)
+            except Exception as error:  # noqa: BLE001 - a bug of ours: the crash is told without frames, and so is the bug
+                slot.fault = f"{type(error).__name__}: {error}"
             finally:
                 slot.ready.set()
                 self._ready()

@@ -30,7 +30,7 @@ from espmon.errors import (
     EXIT_TIMEOUT,
     ElfUnusable,
 )
-from espmon.events import BootLoop, Crash, Event, PortChanged, Reset, Text
+from espmon.events import BootLoop, Crash, DecoderFault, Event, PortChanged, Reset, Text
 from espmon.port import SerialPort
 from espmon.sinks.console import Console
 from espmon.sinks.jsonl import JsonLines
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 IDLE_S = 0.1  # after this long without a byte, an unfinished letter or line is shown as it is
 LAST_WORDS_S = 5.0  # how long the end waits for a crash that is still being looked up
 PIPED_AHEAD = 65536  # bytes of piped input that are read ahead of what the board has taken
-IN_ORDER_S = 10.0  # how long --json holds later events back for one that is being looked up
+IN_ORDER_S = 10.0  # how long later events are held back for one that is being looked up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +141,7 @@ class Monitor:
         self._status: int | None = None
         self._timed_out = False  # what the decoder still held then may yet decide the status
         self._told_raw_log = False
+        self._told_fault = False
 
     # --- the run ----------------------------------------------------------------------------------------------------
 
@@ -284,12 +285,18 @@ class Monitor:
 
     def _show_ready(self) -> None:
         pending = self._pending
-        while pending and (not isinstance(pending[0], Slot) or pending[0].ready.is_set()):
+        while pending:
+            first = pending[0]
+            if isinstance(first, Slot) and not first.ready.is_set() and time.monotonic() - first.since < IN_ORDER_S:
+                return
             self._tell_item(pending.popleft())
 
     def _tell_item(self, item: Item) -> None:
         if isinstance(item, Slot):
             self._tell(item.event, item)
+            if item.fault is not None and not self._told_fault:
+                self._told_fault = True
+                self._tell(DecoderFault(format="symbols", error=item.fault, port=item.event.port, at=item.event.at))
         else:
             self._tell(item)
 

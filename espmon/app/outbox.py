@@ -17,12 +17,14 @@ STALL_S = 0.25  # how long a full queue makes the port's thread wait for a scree
 class Slot:
     """An event that will be told better a little later: what stands in its place meanwhile, and what came of it."""
 
-    __slots__ = ("event", "ready", "source")
+    __slots__ = ("event", "fault", "ready", "since", "source")
 
     def __init__(self, event: Event) -> None:
         self.event = event
         self.source: dict[tuple[str, int], str] = {}
         self.ready = threading.Event()
+        self.fault: str | None = None  # the bug that kept it from being told better
+        self.since = time.monotonic()
 
 
 Item = Event | Slot

@@ -179,3 +179,19 @@ def test_corpus_logs_through_a_port_give_what_decode_gives(board, espmon):
     heard = [json.loads(line) for line in run.text.splitlines()]
     facts = [each["type"] for each in heard if each["type"] not in ("port", "limit-reached")]
     assert facts == [each["type"] for each in expected if each["type"] not in ("text", "limit-reached")]
+
+
+def test_a_bug_in_the_symbols_costs_only_the_frames(board, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import espmon.symbolize as s\ndef broken(self, event): raise RuntimeError('a bug')\ns.Symbolizer.explain = broken\n"
+    )
+    run = Espmon(board.name, "--until", "bye", env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    try:
+        run.wait_for("115200")
+        board.say(CRASH + CRASH + b"\r\nbye\r\n")
+        assert run.end() == 0
+        assert run.text.count("Crash: LoadProhibited") == 2
+        assert run.text.count("A bug in espmon") == 1
+        assert "Traceback" not in run.text + run.errors
+    finally:
+        run.close()
