@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _HANDLER_PACKAGES = ("espmon.board.urls",)
 _READ_SIZE = 65536
 _PIECE = 256  # what a port without a descriptor is given at once: 22 ms at 115200 baud
+_HUNG_UP = 0x08 | 0x10 | 0x20  # POLLERR, POLLHUP, POLLNVAL: only asked where there is poll (Linux)
 _EMPTY_READS = 50  # in a row, 1 ms apart, before a port that is readable without data counts as gone
 # How long one look at a port without a descriptor may block: the longest that a typed key waits there.
 _SLICE_S = 0.02
@@ -279,7 +280,7 @@ class SerialPort:
         if self._poll is not None:
             ready = dict(self._poll.poll(None if timeout is None else max(0, timeout) * 1000))
             woken, readable = self._wake_r in ready, fd in ready
-            hung_up = bool(ready.get(fd, 0) & (select.POLLHUP | select.POLLERR | select.POLLNVAL))
+            hung_up = bool(ready.get(fd, 0) & _HUNG_UP)
         else:
             found = select.select([fd, self._wake_r], [], [], timeout)[0]
             woken, readable = self._wake_r in found, fd in found
