@@ -42,6 +42,9 @@ _MAX_SEEN = 256
 _CARRY = 160
 _CORE_DUMP_FOREIGN = 4
 
+_ENDED = "ended"
+_BANNERS = frozenset({"rom-32", "rom-date", "boot-32", "boot-32-cut", "boot-32-tail", "boot-8266"})
+
 _LEXER = Lexer(spec for fmt in FORMATS for spec in fmt.tokens)
 _STARTERS: dict[str, list[tuple[Format, Rule]]] = {}
 _FACTS: dict[str, tuple[Format, Callable[[Any, Token], None]]] = {}
@@ -152,6 +155,8 @@ class Interpreter:
                 self._fault("lexer", error)
         if self._held is not None and not blank:
             self._let_go(tokens)
+        if not blank and self._dump is not None and self._dump.state == _ENDED and not any(t.kind in _BANNERS for t in tokens[:1]):
+            self._close_dump("end")
         banner = self._banner
         if banner is not None and not blank:
             if any(t.kind == "saved-pc" for t in tokens):
@@ -197,7 +202,7 @@ class Interpreter:
         if self._held is None:
             return
         (token, otherwise), self._held = self._held, None
-        if not tokens or tokens[0].start > 0 or tokens[0].kind != "boot-32":
+        if not tokens or tokens[0].start > 0 or tokens[0].kind not in ("boot-32", "guru"):
             try:
                 otherwise(self, token)
             except Exception as error:  # noqa: BLE001 - guard
@@ -227,6 +232,10 @@ class Interpreter:
             if dump is not None:
                 dump.foreign = max(0, dump.foreign - 1)
             return False
+        return self.dump_token(token)
+
+    def dump_token(self, token: Token) -> bool:
+        """A token for the open dump, or one that begins a dump; false when it is neither."""
         dump = self._dump
         if dump is not None:
             rule = dump.format.table.get((dump.state, token.kind))
@@ -237,7 +246,10 @@ class Interpreter:
                 if result != SPLIT:
                     if result == END:
                         dump.end_line = token.line
-                        self._close_dump("end")
+                        if dump.chip is None and self.chip is None and dump.report is None:
+                            dump.state = _ENDED  # the banner that follows may name the chip
+                        else:
+                            self._close_dump("end")
                     else:
                         dump.state = result
                     return True
@@ -334,7 +346,9 @@ class Interpreter:
             pcs = [pc for frames in dump.backtraces for pc, _ in frames] + [v for k, v in dump.registers.items() if k == "pc"]
             sps = [sp for frames in dump.backtraces for _, sp in frames if sp is not None]
             if "mepc" not in dump.registers and sps and all(0x3FFA0000 <= sp < 0x40000000 for sp in sps[:1]):
-                if any(0x400D0000 <= pc < 0x40400000 for pc in pcs) and not any(0x42000000 <= pc < 0x44000000 for pc in pcs):
+                if any(0x42000000 <= pc < 0x44000000 for pc in pcs):
+                    dump.chip = "esp32s3"  # the only Xtensa chip with its flash mapped there
+                elif any(0x400D0000 <= pc < 0x40400000 for pc in pcs):
                     dump.chip = "esp32"
         if dump.chip == "esp8266" and dump.framework == "esp-idf":
             dump.framework = "rtos-sdk"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from typing import TYPE_CHECKING
 
 from espmon.decode import causes
 from espmon.decode.dump import Dump
@@ -11,8 +12,11 @@ from espmon.decode.formats.idf_body import BODY, JOINS, STATES, complete
 from espmon.decode.formats.shape import SPLIT, Format, rules
 from espmon.decode.scan import Spec, Token
 
+if TYPE_CHECKING:
+    from espmon.decode.interpreter import Interpreter
+
 _PANICED = r"(?i:p?a?n?i?c?['`]?\s?ed)"
-_REASON_END = r"(?:\)|(?=\s*\.? ?Exception was)|\s*$)"
+_REASON_END = r"(?:\)|(?=\s*\.? ?Exception was))"
 
 TOKENS = (
     Spec(
@@ -23,6 +27,7 @@ TOKENS = (
     Spec("guru", r"(?:\w{0,6}(?i:ru\s{1,3}))?(?i:meditation\s{1,3}error) of type (?P<reason>[\w /]{3,60}?)\s+occurred on core\s+(?P<core>\d)", ("occurred on core",)),
     Spec("guru", r"\w{0,6}(?i:ru\s{1,3}meditation\s{1,3}error)\s?:?\s{0,3}(?i:core)\s{0,4}(?P<core>\d)\s{0,3}(?i:panic'ed)(?!\s{0,3}\()(?P<reason>)", ("meditation",)),
     Spec("guru", rf"(?<![\w])(?i:panic'ed)\s{{0,3}}\((?P<reason>[^()\n]{{2,90}}?){_REASON_END}(?P<core>)", ("panic'ed",)),
+    Spec("guru-cut", rf"(?:\w{{0,6}}(?i:ru\s{{1,3}}meditation\s{{1,3}}error)\s?:?\s{{0,3}}(?i:core)\s{{0,4}}(?P<core>\d)\s{{0,3}})?(?<!\w){_PANICED}\s{{0,3}}\((?P<reason>[^()\n]{{0,90}}?)\s*$", ("ed (", "ed  (", "ed(")),
     Spec("debug-reason", r"Debug exception reason:\s*(?P<reason>[^\n(]{3,80}?(?:\([^()\n]{1,40}\))?)(?=\s*$|\s+Core|\s+Register)", ("debug exception reason:",)),
     Spec("detected-task", r'Detected in task "(?P<task>[^"\n]{1,40})"', ('detected in task "',)),
     Spec("stack-bounds", r"Stack pointer: 0x[0-9a-fA-F]{8}|Stack bounds: 0x[0-9a-fA-F]{8}", ("stack ",)),
@@ -75,6 +80,17 @@ def guru(dump: Dump, token: Token) -> str | None:
     return None
 
 
+def guru_cut(facts: Interpreter, token: Token) -> None:
+    """The line ends inside the reason: held until the next line shows whether it goes on there."""
+    facts.hold(token, cut_guru)
+
+
+def cut_guru(facts: Interpreter, token: Token) -> None:
+    """It didn't go on: a panic whose reason is cut."""
+    token.kind = "guru"
+    facts.dump_token(token)
+
+
 def garbled(dump: Dump, token: Token) -> str | None:
     """A header in shreds: taken when it is still close enough to the real one; its registers are not trusted."""
     text = token.text[token.start : token.end].strip()
@@ -123,6 +139,7 @@ FORMAT = Format(
         **rules("garbled", "backtrace panic-end elf-sha", None, "garbled"),
     },
     patience=10,
+    facts={"guru-cut": guru_cut},
     joins=JOINS,
     complete=complete,
 )
