@@ -72,16 +72,21 @@ class RateMemory:
 class AutoRate:
     """A `RateFollower`. `fixed`: a rate that a person chose; text at another is still told and read, the rate stays.
 
-    `board` is the port's identity (a stable text) under which the rate is remembered in `memory`; None: nothing is.
+    `start`: the rate to begin with. `board` is the port's identity (a stable text) under which the rate is remembered in `memory`; None: nothing is.
     """
 
     def __init__(
-        self, *, fixed: int | None = None, board: str | None = None, memory: RateMemory | None = None
+        self,
+        *,
+        fixed: int | None = None,
+        start: int | None = None,
+        board: str | None = None,
+        memory: RateMemory | None = None,
     ) -> None:
         self._board = board if fixed is None else None
         self._memory = memory
         known, two_rates = memory.recall(board) if memory is not None and board is not None else (None, False)
-        self.baud = fixed or known or DEFAULT_BAUD
+        self.baud = fixed or start or known or DEFAULT_BAUD
         self._watch = RateWatch(self.baud, auto=fixed is None, two_rates=two_rates)
         self._kept: tuple[int, bool] | None = (known, two_rates) if known is not None else None
         self._mono = 0.0

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "monitor": ("monitor", "monitor", "Watch a port; `espmon PORT` is the same."),
     "decode": ("decode", "decode", "Explain the resets and crashes in log files."),
     "symbolize": ("symbolize", "symbolize", "Turn addresses into functions, files and lines."),
+    "baud": ("baud", "baud", "Find out at which baud rate a board talks."),
     "ports": ("ports", "ports", "List the serial ports and what is on them."),
     "flash": ("flash", "flash", "Write files to flash, only sectors that differ, and verify them."),
     "verify": ("verify", "verify", "Compare flash with files; status 24 when it differs."),
