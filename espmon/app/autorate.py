@@ -109,6 +109,8 @@ class AutoRate:
         self._watch.rate_set(baud, at)
 
     def hear(self, chunk: Chunk) -> Sequence[Heard]:
+        if self._watch.passes(chunk.data):
+            return (chunk,)
         self._mono = chunk.mono
         verdicts = self._watch.feed(chunk.data, chunk.at)
         if len(verdicts) == 1 and isinstance(verdicts[0], Clear) and len(verdicts[0].data) == len(chunk.data):

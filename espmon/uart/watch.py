@@ -127,6 +127,7 @@ class RateWatch:
         self._changed_at = float("-inf")
         self._hops = 0
         self._line_open = False
+        self._calm = False  # text was read, and nothing is held, asked or suspected
         self._rom_until: float | None = None
         self._rom_text = bytearray()
         self._home = rate
@@ -137,6 +138,16 @@ class RateWatch:
     def reads_well(self) -> bool:
         """True when text was read at this rate."""
         return self._text >= _WELL
+
+    def passes(self, data: bytes) -> bool:
+        """True when `data` is plain text that :meth:`feed` would let through as it is; it is then done with.
+
+        The short way for nearly all chunks of nearly all boards.
+        """
+        if not self._calm or len(data) <= 2 or data.translate(None, _GOOD):
+            return False
+        self._line_open = data[-1] != 0x0A
+        return True
 
     def feed(self, data: bytes, at: float) -> list[Verdict]:
         """Bytes read at `at` (seconds)."""
@@ -184,6 +195,7 @@ class RateWatch:
 
     def rate_set(self, rate: int, at: float) -> None:
         """The port is now at `rate`, by our wish or somebody else's."""
+        self._calm = False
         if self._asked != rate:
             self._home = rate
             self._rom_until = None
@@ -205,6 +217,7 @@ class RateWatch:
         """espmon is about to reset the board: where the ROM talks at its own rate, listen at that one first."""
         if not (self.auto and self.two_rates) or self.rate == ROM_RATE or self.settled == ROM_RATE:
             return []
+        self._calm = False
         self._home = self.settled or self.rate
         self._rom_until = at + _ROM_LONGEST_S
         self._rom_text.clear()
@@ -356,7 +369,9 @@ class RateWatch:
             return
         if heard.count(0) > 0.97 * count:
             lower = 115200 if self.rate > 230400 else _LOW_RATE
-            if lower < self.rate and count >= 2 * _ENOUGH and not well:
+            # from far above, the boot ROM's text is all zeros too, for a moment
+            enough = 2 * _ENOUGH if self.rate <= 230400 or lasted >= 2 * _ROM_LASTS_S else _EVIDENCE_MOST * 8
+            if lower < self.rate and count >= enough and not well:
                 out.append(self._ask(lower, "only zeros arrive: the board sends much slower"))
             return
         heard = heard[-_EVIDENCE_MOST:]
@@ -452,4 +467,5 @@ class RateWatch:
             deadlines.append(self._changed_at)
         if self._rom_until is not None:
             deadlines.append(self._rom_until)
+        self._calm = not deadlines and self._asked is None and self._garbage_from is None and self._text >= _WELL
         self.next_deadline = min(deadlines) if deadlines else None
