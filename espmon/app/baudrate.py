@@ -76,6 +76,9 @@ def find_rate(port_name: str, *, start: int, timeout_s: float) -> FoundRate:
                         steps.append((each.baud, problem.message))
                         continue
                     follower.rate_set(time.time(), each.baud)
+                    received += len(late := port.read(0))
+                    if late:
+                        follower.hear(Chunk(time.time(), late))
                     steps.append((each.baud, each.reason or ""))
                 elif isinstance(each, Boot) and each.rate is not None:
                     rom = each.rate

@@ -25,7 +25,7 @@ _UNFINISHED = re.compile(rb"(?:[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\
 #: USB adapters deliver every 16 ms)
 SILENCE_S = 0.12
 #: bytes that are still on their way through adapter and driver when a rate is changed, in seconds
-_SETTLE_S = 0.03
+_SETTLE_S = 0.06
 _HELD_MOST = 4096
 _LONG_ISLAND = 200
 _EVIDENCE_MOST = 1024
@@ -131,6 +131,7 @@ class RateWatch:
         self._rom_until: float | None = None
         self._rom_text = bytearray()
         self._home = rate
+        self._rate_before = rate
 
     # --- what happens ----------------------------------------------------------------------------------------------
 
@@ -153,6 +154,12 @@ class RateWatch:
         """Bytes read at `at` (seconds)."""
         self._not_answered()
         out, self._left_over = self._left_over, []
+        if at - self._changed_at < _SETTLE_S and not self._held and self._came_late(data):
+            stretches = read_capture(data, self._rate_before, self._reader(self._rate_before))
+            late = stretches or [Stretch(start=0, end=len(data), sent_at=None, confidence=0.5)]
+            out.append(Garbled(data, at, self._rate_before, tuple(late)))
+            self._set_deadline()
+            return out
         if not self._held and not data.translate(None, _GOOD) and not self._may_begin_garbage(data):
             out.append(Clear(data, at))
             self._read(data)
@@ -164,6 +171,12 @@ class RateWatch:
             self._follow_rom(out, at)
         self._set_deadline()
         return out
+
+    @staticmethod
+    def _came_late(data: bytes) -> bool:
+        """True for bytes just after a change of rate that nothing but the rate before can explain."""
+        span = next(garbage(data), None)
+        return span is not None and span[0] < 24 and len(data) - span[1] < 24
 
     def _may_begin_garbage(self, data: bytes) -> bool:
         """True for a byte or two at the beginning of a line that a banner's garbage begins with as well."""
@@ -206,7 +219,7 @@ class RateWatch:
             left_over = self.close(at)
             self._left_over = left_over
             self._asked = None
-            self.rate = rate
+            self._rate_before, self.rate = self.rate, rate
             self._text = 0
         self._evidence.clear()
         self._garbage = 0
@@ -292,12 +305,13 @@ class RateWatch:
             self._rom_text += data
             del self._rom_text[:-600]
 
-    def _reader(self) -> BannerReader:
-        reader = self._readers.get(self.rate)
+    def _reader(self, rate: int | None = None) -> BannerReader:
+        rate = rate or self.rate
+        reader = self._readers.get(rate)
         if reader is None:
             if len(self._readers) > 8:
                 self._readers.clear()
-            reader = self._readers[self.rate] = BannerReader(self.rate)
+            reader = self._readers[rate] = BannerReader(rate)
         return reader
 
     def _tell(self, out: list[Verdict], end: int, at: float) -> None:
