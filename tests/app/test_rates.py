@@ -98,7 +98,7 @@ def test_nothing_is_inferred_without_the_rate(tmp_path: Path) -> None:
     assert result.stdout == ""
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.binary(max_size=80), max_size=8), st.sampled_from((9600, 74880, 115200)))
 def test_any_bytes(chunks: list[bytes], baud: int) -> None:
     decoder = CaptureDecoder(baud)

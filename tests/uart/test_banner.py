@@ -67,14 +67,14 @@ def test_rates_that_carry_too_little_are_not_read() -> None:
     assert BannerReader(921600).read(bytes(500)) == []
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=400), st.sampled_from(sorted(READERS)))
 def test_any_bytes(received: bytes, rate: int) -> None:
     """Never raises; never invents a banner out of noise."""
     assert READERS[rate].read(received) == []
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 70), st.binary(min_size=1, max_size=6))
 def test_damage_never_raises_and_positions_stay_inside(at: int, noise: bytes) -> None:
     damaged = WROOM_02[:at] + noise + WROOM_02[at:]

@@ -86,7 +86,7 @@ def test_garbage_is_what_is_no_text() -> None:
     assert text_share(b"ab\xff\xfe") == 0.5
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=600), st.sampled_from((9600, 38400, 74880, 115200, 921600, 300, 3000000)))
 def test_any_bytes(received: bytes, received_at: int) -> None:
     """Never raises; stretches are in order and inside."""

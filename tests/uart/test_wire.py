@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espmon.uart.wire import RECEIVERS, Receiver, Reception, receive, waveform
@@ -27,6 +27,7 @@ def test_waveform_is_start_bit_then_low_bit_first_then_idle() -> None:
     assert [wave >> n & 1 for n in range(12)] == [0, 1, 0, 0, 0, 0, 0, 1, 0, 1, 1, 1]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60), st.sampled_from(RECEIVERS))
 def test_the_right_rate_reads_the_text(text: bytes, receiver: Receiver) -> None:
     assert receive(text, Reception(1.0, receiver)) == text
@@ -50,6 +51,7 @@ def test_model_and_simulator_agree(rate: int, centre: int) -> None:
             edges = following
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=0), st.floats(min_value=0.2, max_value=8), st.sampled_from(RECEIVERS))
 def test_any_line_gives_frames(window: int, ratio: float, receiver: Receiver) -> None:
     for byte, ahead in Reception(ratio, receiver).frames(window):
