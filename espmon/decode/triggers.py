@@ -5,8 +5,7 @@ it). So whole chunks are searched at once and their newlines counted in bulk.
 
 Why it looks as it does: Python's regular expressions skip quickly over bytes that cannot begin a match, but try all
 alternatives, one by one, at each byte that can. So there are few alternatives, and each begins with a byte that is rare
-in ordinary logs: an ``x`` with a look-behind (``PC 0x``) instead of ``PC``. What has no rare byte is a plain
-:meth:`bytes.find`. A test feeds the corpus with and without skipping and demands the same facts.
+in ordinary logs: ``ktrace`` instead of ``Backtrace``. What has no rare byte is a plain :meth:`bytes.find`. A test feeds the corpus with and without skipping and demands the same facts.
 """
 
 from __future__ import annotations
@@ -16,12 +15,10 @@ from typing import Final
 
 _PATTERN = re.compile(
     rb"""
-    x(?:cep(?:ti|\S\Son)|cvaddr
-      |(?<=[:=]0x)(?:(?<=rst:0x)|(?<=oot:0x)|(?<=PC:0x)|(?<=eader:0x)|(?<=race:0x)|(?<=pc=0x))
-      |(?<=[:Ct]\ 0x)(?:(?<=\ :\ 0x)|(?<=PC\ 0x)|(?<=eader:\ 0x)|(?<=race:\ 0x)|(?<=\ at\ 0x)|(?<=err_t\ 0x))
-      |[34][0-9a-fA-F]{7}:\ ?0x[34]|[0-9a-f]{1,2}\ \([A-Z])
+    x(?:cep(?:ti|\S\Son)|cvaddr)
     |k(?:>>>|&gt;|\ smash|\ overflow|\ memory|\ watchdog|trace)
-    |b(?:oot(?:\ mode|:\ ESP-IDF|\ verif|reason|able|\ reason|:\*)|ort\ called)
+    |b(?:oot(?::\ ?\**0x|\ mode|:\ ESP-IDF|\ verif|reason|able|\ reason|:\*)|ort(?:\(\)|\ called))
+    |valid\ head
     |w(?:aiting\ for|nout\ )
     |_(?:core_dump|main\.c|cal\[|sync\ f|open\ f|upload_m)
     |'(?:ed\ ?\(|t\ find)
@@ -35,18 +32,18 @@ _PATTERN = re.compile(
     |F(?:atalE|ailed\ to\ |ileNot|alling\ back)
     |A(?:\ fatal|T\ version|T\+GMR)
     |E(?:rrno|rror\ while)
-    |N(?:LR\ jump|o\ signature)|Latest\ crash|K(?:\ version|\\?")|\+CIPUP
+    |N(?:LR\ jump|o\ signature)|Latest\ crash|K(?:\ version|\ failed|\\?")|Trap\ \d|MEPC|XC(?:VADDR|CAUSE)|\+CIPUP
     """,
     re.VERBOSE,
 )
-_WORDS: Final = (b"assert", b"terminate called")
+_WORDS: Final = (b"assert", b"terminate called", b"register dump")
 
 _search = _PATTERN.search
 
 
 def triggers(line: bytes) -> bool:
     """True when something may begin in `line`."""
-    return _search(line) is not None or _WORDS[0] in line or _WORDS[1] in line
+    return _search(line) is not None or any(word in line for word in _WORDS)
 
 
 class Hits:
