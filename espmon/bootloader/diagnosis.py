@@ -407,7 +407,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "not-asked",
-        lambda e: e.sync is None and not e.idle_bytes,
+        lambda e: e.sync is None and e.idle_bytes == 0,
         "Nothing was heard, and the board was not reset to ask it.",
         "Run it again with --active: that resets the board and talks to its boot loader.",
     ),
