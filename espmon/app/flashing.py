@@ -30,6 +30,7 @@ from espmon.bootloader.errors import (
     NoSyncReply,
     PastEnd,
     Refused,
+    SendStalled,
     Stopped,
     WrongFlashSize,
 )
@@ -341,7 +342,8 @@ class Flasher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # After an interrupted write the loader is the safe place: nothing half written runs there.
-        if isinstance(error, PortProblem) or (isinstance(error, Stopped) and "incomplete" in error.state):
+        # An adapter that takes nothing would only be waited for once more.
+        if isinstance(error, (PortProblem, SendStalled)) or (isinstance(error, Stopped) and "incomplete" in error.state):
             self.restore_rate()
             return
         try:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # Packages in which pyserial looks for `protocol_<scheme>` modules, beside its own: our virtual board's.
 _HANDLER_PACKAGES = ("espmon.board.urls",)
 _READ_SIZE = 65536
+# Without a descriptor (Windows, URLs) the time limit of writing is a setting of the port, not of the call.
+_WRITE_LIMIT_S = 10.0
 _PIECE = 256  # what a port without a descriptor is given at once: 22 ms at 115200 baud
 _HUNG_UP = 0x08 | 0x10 | 0x20  # POLLERR, POLLHUP, POLLNVAL: only asked where there is poll (Linux)
 _EMPTY_READS = 50  # in a row, 1 ms apart, before a port that is readable without data counts as gone
@@ -127,7 +129,7 @@ class SerialPort:
         for package in _HANDLER_PACKAGES:
             if package not in serial.protocol_handler_packages:
                 serial.protocol_handler_packages.append(package)
-        port = serial.serial_for_url(self.device, do_not_open=True, timeout=0)
+        port = serial.serial_for_url(self.device, do_not_open=True, timeout=0, write_timeout=_WRITE_LIMIT_S)
         port.dtr = False
         port.rts = False
         # A CH341 may ignore the rate that it is opened with: open at another and set the right one afterwards.
@@ -375,11 +377,23 @@ class SerialPort:
             if self._fd is not None:
                 self._write_descriptor(self._fd, data, timeout)
             else:
-                self._serial.write(data)
+                self._write_serial(data)
         except PortProblem:
             raise
         except refusals.USING as error:
             raise refusals.gone(self.name, error) from None
+
+    def _write_serial(self, data: bytes) -> None:
+        import serial
+
+        try:
+            self._serial.write(data)
+        except serial.SerialTimeoutException:
+            raise PortStalled(
+                self.name,
+                f"{self.name} has taken no data for {_WRITE_LIMIT_S:g} s",
+                "Flow control may hold it back, or the adapter hangs: plug it out and in again.",
+            ) from None
 
     def _write_descriptor(self, fd: int, data: bytes, timeout: float) -> None:
         rest = memoryview(data)
