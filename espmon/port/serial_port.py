@@ -129,7 +129,9 @@ class SerialPort:
         for package in _HANDLER_PACKAGES:
             if package not in serial.protocol_handler_packages:
                 serial.protocol_handler_packages.append(package)
-        port = serial.serial_for_url(self.device, do_not_open=True, timeout=0, write_timeout=_WRITE_LIMIT_S)
+        port = serial.serial_for_url(self.device, do_not_open=True, timeout=0)
+        if not self.device.startswith("rfc2217://"):  # which refuses it
+            port.write_timeout = _WRITE_LIMIT_S
         port.dtr = False
         port.rts = False
         # A CH341 may ignore the rate that it is opened with: open at another and set the right one afterwards.
