@@ -88,6 +88,7 @@ def test_json_is_progress_and_a_result_and_nothing_else(bench: Bench) -> None:
         "sectors_written": 16,
         "sectors": 16,
         "retries": 0,
+        "loader": "espmon",
     }
 
 
