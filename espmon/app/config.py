@@ -299,7 +299,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("port", "power_cycle", _command, None, "command that switches the board off and on", '["uhubctl", "-a", "cycle", "-p", "2"]'),
     Setting("port", "erase_parameters", _flag, False, "recovery may erase RF calibration and SDK parameters"),
     Setting("port", "rfc2217", address, None, "offer the port to RFC 2217 clients; there is no login", "2217"),
-    Setting("port", "flash_baud", _count(9600, 6_000_000), None, "rate for flashing; without it: what worked, else 460800", "460800"),
+    Setting("port", "flash_baud", _count(9600, 6_000_000), None, "rate for flashing; without it: 115200 for recovery", "460800"),
 )  # fmt: skip
 
 _LISTS = ("hook", "port")

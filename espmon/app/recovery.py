@@ -284,6 +284,8 @@ class RecoveryPolicy:
 
     def heard(self, at: float, line: int, *, marker: bool = False) -> None:
         """A line of ordinary printable text was received. `line`: its number; `marker`: it matches the user's pattern."""
+        if self.incident is not None and self.incident.running is not None:
+            return  # heard while a rung has the board
         life = self._life
         life.heard = True
         if marker:
@@ -318,7 +320,7 @@ class RecoveryPolicy:
             out += self._booted(at, abnormal, ours, download, (event.reset.meaning if event.reset else None) or "")
         elif isinstance(event, Reset):
             out += self._reset_told(at, event)
-        elif isinstance(event, Crash):
+        elif isinstance(event, Crash) and not (self.incident and self.incident.running):
             self._life.heard = True
             self._life.progressed = self._progress(self._life, at)
             self._life.crashed = at

@@ -31,6 +31,8 @@ from espmon.store.images import StoredImage
 _log = logging.getLogger(__name__)
 
 WHO = "recovery"
+# Without a configured rate: hardly anything is sent, and this one works on every adapter and cable.
+CAREFUL_BAUD = 115_200
 # ESP8266: SDK parameters in the last three sectors of the flash (Wi-Fi credentials); Espressif's flash map.
 _SDK_PARAMETERS = 0x3000
 # Arduino's EEPROM sector and Espressif's calibration and parameter sectors end every ESP8266 flash.
@@ -264,7 +266,7 @@ def enter(supervisor: Supervisor, watch: Watch, who: str, *, chip: str | None = 
     with supervisor.borrow(watch, who) as port:
         flasher = Flasher(
             port,
-            options or FlashOptions(flash_baud=watch.section.flash_baud, chip=chip),
+            options or FlashOptions(flash_baud=watch.section.flash_baud or CAREFUL_BAUD, chip=chip),
             tell=tell,
             heard=watch.frames_heard,
             stop=supervisor.stop_operations,

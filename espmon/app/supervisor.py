@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 INBOX_BYTES = 4 << 20  # bytes that wait for the decoder, per port; the raw log has them all the same
 DECODE_EVERY_S = 0.05
 LOOK_EVERY_S = 0.05  # how often an absent device node is looked for: text is read within 100 ms of its return
+BOOT_TEXT_BYTES = 2048  # what is heard after a reset into the loader is text up to the first frame, at most so much
 ATTACH_BYTES = 1 << 20  # bytes that wait for a slow attached reader
 
 
@@ -130,7 +131,7 @@ class Watch:
         self.due: float | None = None
         self.noted_text = 0.0
         self._tail = b""
-        self._in_frame = False
+        self._text_left = 0
         self._wake: Callable[[], None] = lambda: None
         self._gone: Callable[[Watch, PortGone], None] = lambda w, p: None
 
@@ -159,23 +160,22 @@ class Watch:
         self._wake()
 
     def frames_heard(self, chunk: Chunk) -> None:
-        """Bytes heard while the board is in its loader: all into the log; what stands outside frames to the decoder."""
+        """Bytes heard while the board is in its loader: all into the log; the text of boots to the decoder."""
         self.log.append(chunk.data, chunk.at, chunk.mono)
         self.bytes += len(chunk.data)
         self.last_heard = chunk.at
         for each in self.attached:
             each.offer(chunk.data)
-        pieces = chunk.data.split(b"\xc0")
-        outside = []
-        for i, piece in enumerate(pieces):
-            if i:
-                self._in_frame = not self._in_frame
-            if piece and not self._in_frame and len(piece.translate(None, _PRINTABLE)) * 10 <= len(piece):
-                outside.append(piece)
-        if outside:
-            text = b"".join(outside)
-            self.inbox_bytes += len(text)
-            self.inbox.append((chunk.at, chunk.mono, text))
+        # a loader's answers may hold flash content, which may read like anything: only what a reset is followed by is text
+        if self._text_left > 0:
+            text = chunk.data[: self._text_left]
+            end = min((at for at in (text.find(b"\xc0"), text.find(b"\0")) if at >= 0), default=-1)
+            self._text_left = 0 if end >= 0 else self._text_left - len(text)
+            if end >= 0:
+                text = text[:end]
+            if len(text.translate(None, _PRINTABLE)) * 10 <= len(text) > 0:
+                self.inbox_bytes += len(text)
+                self.inbox.append((chunk.at, chunk.mono, text))
         self._wake()
 
     # --- writing ---
@@ -630,7 +630,7 @@ class Supervisor:
             reader = self._reader_of(watch)
             reader.remove(watch)
             watch.state, watch.holder = "busy", who
-            watch._in_frame = False
+            watch._text_left = 0
             port = watch.port
         with self._lock:
             self._busy += 1
@@ -709,7 +709,7 @@ class Supervisor:
         """espmon has reset the board: boots heard now are its doing, and everybody is told."""
         now = time.time()
         watch.reset_at = now
-        watch._in_frame = False
+        watch._text_left = BOOT_TEXT_BYTES
         watch.rate.board_reset(now)
         watch.log.mark("reset-caused", now, time.monotonic(), by=who, how=how)
         self.database.audit(now, watch.name, who, "reset", how=how)

@@ -384,7 +384,7 @@ SWEEP: dict[str, tuple[str, str, bool, bool]] = {
     "loop, 5 % of frames lost": ("segment", "&lose=0.05", True, True),
     "loop, damaged frames": ("segment", "&corrupt=0.0005", True, True),
     "loop, frames twice": ("segment", "&duplicate=0.05", True, True),
-    "loop, rates above 115200 fail": ("segment", "&baud_limit=115200", True, True),
+    "loop, rates above 115200 fail": ("segment", "&baud_limit=120000", True, True),
     "loop, slow flash": ("checksum", "&slow_erase=4", True, True),
     "loop, reset in the middle": ("segment", "&reset_at=9000", True, True),
     "healthy": ("", "", False, False),
