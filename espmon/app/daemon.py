@@ -238,6 +238,11 @@ def _place(config: Config, state: Path, explicit: bool) -> Place:
 def _rate_maker(state: Path) -> Any:
     """The rate follower of ``baud = "auto"``; rates are remembered by the name that the configuration gives the board."""
     from espmon.app.autorate import AutoRate, RateMemory
+    from espmon.app.rate import RateFollower
 
     memory = RateMemory(state / "rates.json")
-    return lambda name: AutoRate(board=name, memory=memory)
+    def make(name: str, fixed: int | None) -> RateFollower:
+        # a rate that a person chose stays; boot text at the ROM's own rate is read all the same
+        return AutoRate(fixed=fixed) if fixed is not None else AutoRate(board=name, memory=memory)
+
+    return make

@@ -23,6 +23,7 @@ from espmon.port import SerialPort
 # the kernel holds 4 KiB, so a reader that got a large piece waits less, or not at all.
 PACE_S = 0.05
 _MEDIUM_PACE_S = 0.01
+_HURRIED_PACE_S = 0.002
 _MEDIUM = 768
 _LARGE = 2048
 _READ_SIZE = 65536
@@ -41,6 +42,7 @@ class Reader(Protocol):
     """Reads ports and hands bytes on, exactly one reader per port at a time."""
 
     beat: float
+    hurry_until: float
 
     def add(self, watch: Hears, port: SerialPort) -> None: ...
     def remove(self, watch: Hears) -> None: ...
@@ -51,6 +53,7 @@ class ThreadReader:
     """One thread per port: for URLs, and where polling serial descriptors is not to be trusted (macOS, Windows)."""
 
     def __init__(self, after_read: Callable[[], None]) -> None:
+        self.hurry_until = 0.0  # its pace is quick enough
         self._after_read = after_read
         self._running: dict[str, tuple[threading.Thread, threading.Event, SerialPort]] = {}
         self._lock = threading.Lock()
@@ -115,6 +118,7 @@ if sys.platform == "linux":
 
         def __init__(self, after_read: Callable[[], None]) -> None:
             self.beat = time.monotonic()
+            self.hurry_until = 0.0
             self._after_read = after_read
             self._epoll = select.epoll()
             self._wake_r, self._wake_w = os.pipe()
@@ -205,7 +209,9 @@ if sys.platform == "linux":
                         done.set()
                 if heard:
                     self._after_read()
-                    if largest < _LARGE:
+                    if mono < self.hurry_until:
+                        time.sleep(_HURRIED_PACE_S)
+                    elif largest < _LARGE:
                         time.sleep(PACE_S if largest < _MEDIUM else _MEDIUM_PACE_S)
 
         def _lost(self, fd: int, watch: Hears, reason: str) -> None:

@@ -257,7 +257,7 @@ class Supervisor:
         log_dir: Path,
         *,
         database: Database | None = None,
-        make_rate: Callable[[str], RateFollower] | None = None,
+        make_rate: Callable[[str, int | None], RateFollower] | None = None,
     ) -> None:
         self.config = config
         self.state_dir = state_dir
@@ -288,6 +288,7 @@ class Supervisor:
         self.thread_reader: Reader = ThreadReader(self._read)
         self.poll_reader: Reader | None = _poll_reader(self._read)
         self.beat = time.monotonic()
+        self._hurry_until = 0.0
         self._apply(config)
 
     # --- life ---
@@ -390,8 +391,8 @@ class Supervisor:
         return watch
 
     def _rate_for(self, section: Section) -> RateFollower:
-        if section.baud is None and self._make_rate is not None:
-            return self._make_rate(section.name)
+        if self._make_rate is not None:
+            return self._make_rate(section.name, section.baud)
         return FixedRate(section.baud or DEFAULT_BAUD)
 
     def _known_good(self, section: Section) -> str | None:
@@ -582,6 +583,8 @@ class Supervisor:
             watch.state = "away"
             watch.since = time.time()
             watch.try_again = 0.0
+        with watch.judging:
+            self._sort(watch, watch.rate.close(watch.since))
         _log.warning("%s: %s", watch.name, reason)
         watch.log.mark("gone", watch.since, time.monotonic(), reason=reason)
         self._port_state(watch, "gone", reason)
@@ -710,6 +713,7 @@ class Supervisor:
         now = time.time()
         watch.reset_at = now
         watch._text_left = BOOT_TEXT_BYTES
+        self._hurry()
         watch.rate.board_reset(now)
         watch.log.mark("reset-caused", now, time.monotonic(), by=who, how=how)
         self.database.audit(now, watch.name, who, "reset", how=how)
@@ -730,6 +734,12 @@ class Supervisor:
             self._wake.set()
         self.writer.wake()
 
+    def _hurry(self) -> None:
+        """A board is about to change its rate: for two seconds bytes are read and looked at as they come."""
+        self._hurry_until = time.monotonic() + 2.0
+        if self.poll_reader is not None:
+            self.poll_reader.hurry_until = self._hurry_until
+
     def _decode_forever(self) -> None:
         offset = time.time() - time.monotonic()
         while not self._stopping.is_set():
@@ -743,7 +753,7 @@ class Supervisor:
                 self._decode_round(now, mono, jumped=jumped_back)
             except Exception:  # noqa: BLE001 - logged; one board's fault must not end the others
                 _log.exception("decoding")
-            time.sleep(DECODE_EVERY_S)
+            time.sleep(DECODE_EVERY_S if mono > self._hurry_until else 0.002)
 
     def _decode_round(self, now: float, mono: float, *, jumped: bool = False, closing: bool = False) -> None:
         for watch in list(self.watches.values()):
@@ -802,6 +812,7 @@ class Supervisor:
                 _log.warning("%s: %s", watch.name, problem.message)
                 return
         now = time.time()
+        self._hurry()
         watch.rate.rate_set(now, wish.baud)
         watch.log.mark("rate", now, time.monotonic(), baud=wish.baud)
         self._port_state(watch, "rate", wish.reason, wish.baud)
@@ -844,6 +855,8 @@ class Supervisor:
                 event = replace(event, caused_by="open")
         watch.last_boot = event
         watch.healthy_since = at
+        if watch.section.baud is None:
+            self._hurry()
         return event
 
     def _text(self, watch: Watch, event: ev.Text) -> None:
