@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import espmon.events as ev
-from espmon.app.config import Candidate, Config, Section, assign
+from espmon.app.config import Candidate, Config, Section, assign, is_loopback
 from espmon.app.hooks import Hooks
 from espmon.app.listener import NEAR_OPENING_S, NEAR_RESET_S, Decodes, reset_sequence
 from espmon.app.rate import DEFAULT_BAUD, FixedRate, RateFollower, WishRate
@@ -30,6 +30,7 @@ from espmon.app.recovery import IN_LOADER, Do, Emit, Fleet, PolicySettings, Reco
 from espmon.app.symbols import Symbols, has_addresses
 from espmon.errors import EspmonError, PortGone, PortProblem, UsageProblem
 from espmon.port import Chunk, PortIdentity, SerialPort, identify, is_url, list_ports, run_steps
+from espmon.port.rfc2217 import Rfc2217Server, Shared
 from espmon.store.database import Database, StoreUnusable
 from espmon.store.elfs import ElfStore
 from espmon.store.images import ImageStore
@@ -113,6 +114,7 @@ class Watch:
         self.holder: str | None = None  # who has it while it is lent or busy
         self.writer: Attached | None = None
         self.attached: list[Attached] = []
+        self.offered: Rfc2217Server | None = None
         self.opened_at = float("-inf")
         self.reset_at = float("-inf")
         self.since = time.time()
@@ -144,6 +146,8 @@ class Watch:
         self.last_heard = at
         for each in self.attached:
             each.offer(data)
+        if self.offered is not None:
+            self.offered.heard(data)
         if self.inbox_bytes > INBOX_BYTES:
             self.skipped += len(data)
         else:
@@ -325,6 +329,8 @@ class Supervisor:
         for watch in self.watches.values():
             for each in watch.attached:
                 each.close()
+            if watch.offered is not None:
+                watch.offered.stop()
         self.symbols.stop()
         self.writer.stop()
         self.hooks.stop()
@@ -365,16 +371,22 @@ class Supervisor:
         with self._lock:
             wanted = {p.name: p for p in config.ports}
             for name in [n for n in self.watches if n not in wanted]:
-                self._drop(self.watches.pop(name), "no longer in the configuration")
+                gone = self.watches.pop(name)
+                if gone.offered is not None:
+                    gone.offered.stop()
+                self._drop(gone, "no longer in the configuration")
                 self.writer.release(name)
             for name, section in wanted.items():
                 watch = self.watches.get(name)
                 image = self._known_good(section)
                 settings = policy_settings(config, section, image)
                 if watch is None:
-                    self.watches[name] = self._new_watch(name, section, settings)
+                    watch = self.watches[name] = self._new_watch(name, section, settings)
+                    self._offer(watch)
                     continue
                 old, watch.section = watch.section, section
+                if old.values["rfc2217"] != section.values["rfc2217"]:
+                    self._offer(watch)
                 with watch.judging:
                     watch.policy.change(settings)
                 if old.values["match"] != section.values["match"] or old.values["baud"] != section.values["baud"]:
@@ -389,6 +401,46 @@ class Supervisor:
         watch._wake = self._read
         watch._gone = self._port_gone
         return watch
+
+    def _offer(self, watch: Watch) -> None:
+        """Begins, changes or ends the offer to RFC 2217 clients, as configured."""
+        if watch.offered is not None:
+            watch.offered.stop()
+            watch.offered = None
+        if watch.section.rfc2217 is None:
+            return
+        host, number = watch.section.rfc2217
+        if not is_loopback(host):
+            _log.warning("%s: RFC 2217 at %s:%d has no login; everybody who reaches it can write to the board", watch.name, host, number)
+        pulled = False
+
+        def set_lines(dtr: bool | None, rts: bool | None) -> bool:
+            nonlocal pulled
+            with watch.io:
+                if watch.state != "run" or watch.port is None:
+                    return False
+                done = watch.port.set_lines(dtr, rts)
+            if rts is False and pulled:
+                self.was_reset(watch, "RFC 2217", "DTR and RTS")
+            pulled = rts is True or (pulled and rts is None)
+            return done
+
+        def set_baud(rate: int) -> None:
+            self._set_rate(watch, WishRate(rate, "RFC 2217"))
+
+        def baud() -> int:
+            return watch.port.baud if watch.port is not None else watch.rate.baud
+
+        def told(text: str) -> None:
+            _log.info("%s: %s", watch.name, text)
+            self.database.audit(time.time(), watch.name, "RFC 2217", text)
+
+        try:
+            watch.offered = Rfc2217Server(Shared(watch.write, set_lines, set_baud, baud), watch.name, host, number, told)
+        except OSError as error:
+            _log.error("%s: cannot offer RFC 2217 at %s:%d: %s", watch.name, host, number, error.strerror)
+            return
+        _log.info("%s: RFC 2217 at %s:%d", watch.name, *watch.offered.address)
 
     def _rate_for(self, section: Section) -> RateFollower:
         if self._make_rate is not None:

@@ -213,3 +213,25 @@ def test_loader_commands_and_reset_go_through_the_daemon(tmp_path: Path) -> None
         assert daemon.status()["ports"]["sim"]["state"] == "run"
         assert all(e["caused_by"] in ("espmon", "open") for e in daemon.of_type("boot"))
         assert daemon.of_type("boot-loop") == []
+
+
+@pytest.mark.filterwarnings("ignore:setDaemon:DeprecationWarning")  # pyserial's own client
+def test_a_port_is_offered_to_rfc_2217_clients(tmp_path: Path) -> None:
+    import socket
+
+    import serial
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        number = probe.getsockname()[1]
+    config = f'[[port]]\nname = "sim"\nmatch = {{ url = "sim://esp8266?app=echo&baud=74880" }}\nbaud = 74880\nrfc2217 = {number}\n'
+    with running(DaemonProcess(tmp_path, config)) as daemon:
+        until(lambda: b"ready" in daemon.raw_log("sim"), what="booting")
+        with serial.serial_for_url(f"rfc2217://127.0.0.1:{number}", baudrate=74880, timeout=5) as port:
+            port.rts = port.dtr = False
+            port.write(b"hello\r")
+            assert b"hello" in port.read(5)
+            port.rts = True
+            port.rts = False
+            until(lambda: daemon.of_type("reset-caused"), what="the reset")
+        assert b"hello" in daemon.raw_log("sim")
+        assert daemon.status()["ports"]["sim"]["state"] == "run"
