@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import click
 
 from espmon.cli import tell
 from espmon.errors import EXIT_INTERRUPTED, InputUnreadable
 from espmon.events import Crash, Event, Reset, Text
+
+if TYPE_CHECKING:
+    from espmon.symbolize import Symbolizer
 
 _CHUNK = 262144
 _QUOTED_FRAMES = 24
@@ -29,9 +33,9 @@ def _unreadable(name: str, error: OSError) -> InputUnreadable:
 
 
 def _explainer(elfs: tuple[Path, ...], all_stack_words: bool) -> Callable[[Event], Event]:
-    """What fills frames into crashes; without ELFs only ROM names could be found, so nothing is loaded."""
+    """What fills frames into crashes. Without ELFs only boot ROM functions have names: nothing is loaded before a crash."""
     if not elfs:
-        return lambda event: event
+        return _rom_names
     from platformdirs import user_cache_path
 
     from espmon.symbolize import Symbolizer
@@ -56,6 +60,26 @@ def _explainer(elfs: tuple[Path, ...], all_stack_words: bool) -> Callable[[Event
 
     tell_problems()
     return explain
+
+
+def _rom_names(event: Event) -> Event:
+    """The event with frames when at least one address is a boot ROM function, as it is otherwise."""
+    explained: Crash | Reset
+    match event:
+        case Crash():
+            explained = _rom_symbolizer().explain(event)
+        case Reset():
+            explained = _rom_symbolizer().explain(event)
+        case _:
+            return event
+    return explained if any(frame.function for frame in explained.frames) else event
+
+
+@functools.cache
+def _rom_symbolizer() -> Symbolizer:
+    from espmon.symbolize import Symbolizer
+
+    return Symbolizer([])
 
 
 def _for_people(

@@ -36,6 +36,13 @@ def test_json_of_a_file() -> None:
     assert crash["exception"] == {"number": 28, "name": "LoadProhibited"}
 
 
+def test_boot_rom_functions_have_names_without_an_elf() -> None:
+    (crash,) = objects(run("--json", str(LOG)).stdout)
+    assert [(f["address"], f["function"], f["module"]) for f in crash["frames"]] == [("0x4000e1e0", "strstr", "rom")]  # type: ignore[index,attr-defined]
+    (plain,) = (o for o in objects(run("--json", str(CORPUS / "191-mongoose-esp32-loadstoreerror" / "log.txt")).stdout))
+    assert plain["frames"] == []
+
+
 def test_several_files_one_of_them_missing(tmp_path: Path) -> None:
     done = run("--json", str(LOG), str(tmp_path / "none.txt"), str(LOOP))
     assert done.returncode == 3
