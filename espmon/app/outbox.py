@@ -11,7 +11,7 @@ from espmon.events import Event, Gap, LimitReached, Text
 
 BOUND_BYTES = 8 << 20  # 12 minutes of a full 115200 line
 BOUND_FACTS = 20_000  # events beside the text; a screen that stands still for ever must not cost ever more memory
-STALL_S = 0.25  # how long a full queue makes the port's thread wait for a screen that shows nothing
+STALL_S = 1.0  # how long a full queue makes the port's thread wait for a screen that shows nothing
 
 
 class Slot:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from espmon.decode import Decoder
 from espmon.events import Boot, BootMode, Event, ResetCause, WrongRate
 from espmon.uart.banner import Banner, BannerReader
 from espmon.uart.capture import Stretch, garbage, read_capture
@@ -25,6 +24,8 @@ def boot_from(banner: Banner, rate: int | None) -> Boot:
     # any SDIO mode means the same; any other unknown mode means nothing
     like = x if x is not None else 7 if banner.x_class and banner.x_class <= _SDIO else None
     text = f"\n ets Jan  8 2013,rst cause:{2 if cause is None else cause}, boot mode:({3 if like is None else like},{y or 0})\n\n"
+    from espmon.decode import Decoder  # 70 ms: not while a port waits to be opened
+
     told = next((event for event in Decoder().feed(text.encode()) if isinstance(event, Boot)), None)
     raw = f"{'?' if x is None else x},{'?' if y is None else y}"
     mode: BootMode | None = BootMode(raw=raw)
@@ -78,6 +79,8 @@ class CaptureDecoder:
 
     def __init__(self, received_at: int, *, file: str | None = None) -> None:
         self._received_at = received_at
+        from espmon.decode import Decoder
+
         self._decoder = Decoder(file=file)
         self._reader = BannerReader(received_at)
         self._pending = bytearray()

@@ -154,7 +154,8 @@ class RateWatch:
         """Bytes read at `at` (seconds)."""
         self._not_answered()
         out, self._left_over = self._left_over, []
-        if at - self._changed_at < _SETTLE_S and not self._held and self._came_late(data):
+        just_changed = self._rate_before != self.rate and at - self._changed_at < _SETTLE_S
+        if just_changed and not self._held and self._came_late(data):
             stretches = read_capture(data, self._rate_before, self._reader(self._rate_before))
             late = stretches or [Stretch(start=0, end=len(data), sent_at=None, confidence=0.5)]
             out.append(Garbled(data, at, self._rate_before, tuple(late)))
@@ -221,6 +222,8 @@ class RateWatch:
             self._asked = None
             self._rate_before, self.rate = self.rate, rate
             self._text = 0
+        else:  # opened, or opened again, at the rate that it had: nothing can come late
+            self._rate_before = rate
         self._evidence.clear()
         self._garbage = 0
         self._next_look = _ENOUGH
