@@ -401,8 +401,8 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "silent-application",
-        lambda e: bool(e.sync) and not _without_banners(e.text).strip(),
-        "The loader answers and flash looks right, but the application says nothing.",
+        lambda e: (bool(e.sync) or e.boots == 1) and not _without_banners(e.text).strip(),
+        "The board starts, but its application says nothing.",
         "It may print at another rate or pin, or nothing at all; see that GPIO0 is released.",
     ),
     Row(

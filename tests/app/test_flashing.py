@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from espmon.app.flashing import Flasher, FlashOptions, RateMemory, read_boot, reset_board, sequences_for
-from espmon.bootloader.errors import Stopped
+from espmon.bootloader.errors import NoSyncReply, Stopped
 from espmon.bootloader.notes import Stage
 from espmon.bootloader.resets import BY_NAME, parse_custom
 from espmon.bootloader.write import Region
@@ -62,6 +62,20 @@ def test_a_flasher_needs_no_terminal_and_can_be_stopped() -> None:
     assert any(isinstance(e, ResetCaused) for e in told)
     progress = [e for e in told if isinstance(e, Progress)]
     assert progress[-1].done == progress[-1].total
+
+
+def test_a_failure_carries_the_doctors_diagnosis() -> None:
+    port = SerialPort("sim://esp32?boot_high=1&speed=5")
+    port.open()
+    try:
+        with (
+            pytest.raises(NoSyncReply) as silent,
+            Flasher(port, FlashOptions(resets=1), memory=RateMemory()) as flasher,
+        ):
+            flasher.identify()
+    finally:
+        port.dispose()
+    assert "GPIO0 (BOOT) is not low" in (silent.value.hint or "")
 
 
 def test_what_a_port_can_do_decides_how_it_is_reset() -> None:
