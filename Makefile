@@ -12,7 +12,7 @@ test: .venv/.dev
 	$(BIN)/python -m pytest
 
 bench: .venv/.dev
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(AREA)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
