@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,6 +56,8 @@ class RateMemory:
         boards[board] = entry
         while len(boards) > _MOST_BOARDS:
             boards.pop(next(iter(boards)))
+        import tempfile  # with what it imports, 10 ms that no start should wait for
+
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=".rates")
