@@ -14,6 +14,10 @@ test: .venv/.dev
 bench: .venv/.dev
 	$(BIN)/python -m tests.bench $(AREA)
 
+# What the daemon promises, measured on this machine; `make soak SOAK=--long` takes the full sizes (hours).
+soak: .venv/.dev
+	$(BIN)/python -m tests.soak.daemon $(SOAK)
+
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy --platform linux

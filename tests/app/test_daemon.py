@@ -215,7 +215,7 @@ def test_loader_commands_and_reset_go_through_the_daemon(tmp_path: Path) -> None
         assert daemon.of_type("boot-loop") == []
 
 
-@pytest.mark.filterwarnings("ignore:setDaemon:DeprecationWarning")  # pyserial's own client
+@pytest.mark.filterwarnings("ignore:set(Daemon|Name)\\(\\):DeprecationWarning")  # pyserial's own client
 def test_a_port_is_offered_to_rfc_2217_clients(tmp_path: Path) -> None:
     import socket
 

@@ -129,6 +129,8 @@ def load(folder: Path, *, boards: int, seconds: int, rate: int = 11_520) -> Repo
     bare.stdin.close()
     bare.wait(10)
     pump.wait(10)
+    bare.stdout.close()
+    pump.stdout.close()
     began = time.monotonic()
     status = daemon.stop()
     report.say(f"stopped with status {status} in {time.monotonic() - began:.1f} s", status == 0)
