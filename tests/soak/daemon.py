@@ -332,7 +332,10 @@ def replugs(folder: Path, *, cycles: int, renames: int) -> Report:
         if i < renames:
             os.close(other[0])
             os.close(other[1])
-        board.say(b"%s life %d\r\n" % (name.encode(), i))
+        line = b"%s life %d\r\n" % (name.encode(), i)
+        board.say(line)
+        # the kernel throws away what a terminal's reader has not taken when its other end closes
+        until(lambda n=name, x=line: daemon.raw_log(n).endswith(x), what="logging")
         if i == 20:
             first = (open_files(pid), len(os.listdir(f"/proc/{pid}/task")), memory_bytes(pid))
         if i % 100 == 0:
