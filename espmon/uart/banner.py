@@ -48,18 +48,20 @@ _AFTER_DIGITS = _BANNER[_Y_AT + 1 :]
 # What follows a banner and what it says: (text, causes, first mode digits) that are possible with it.
 _ALL_CAUSES = frozenset(range(CAUSES))
 _ALL_MODES = frozenset(range(MODES))
+# Cause 4 says `wdt reset`, cause 0 `unknown reset`: not they, when something else follows.
+_SPEECHLESS = _ALL_CAUSES - {0, 4}
 _SDIO = frozenset({4, 5, 6, 7})
 _TAILS: tuple[tuple[tuple[bytes, ...], frozenset[int], frozenset[int]], ...] = (
-    ((b"load 0x40",), _ALL_CAUSES - {4}, frozenset({3})),
-    ((b"load 0x3f",), _ALL_CAUSES - {4}, frozenset({3})),
-    ((b"load 0x00",), _ALL_CAUSES - {4}, frozenset({3})),
+    ((b"load 0x40",), _SPEECHLESS, frozenset({3})),
+    ((b"load 0x3f",), _SPEECHLESS, frozenset({3})),
+    ((b"load 0x00",), _SPEECHLESS, frozenset({3})),
     ((b"wdt reset\r\n", b"load 0x40"), frozenset({4}), frozenset({3})),
     ((b"wdt reset\r\n", b"load 0x3f"), frozenset({4}), frozenset({3})),
     ((b"wdt reset\r\n", b"waiting for"), frozenset({4}), _SDIO),
     ((b"wdt reset\r\n", b"ets_main.c"), frozenset({4}), frozenset({0, 2, 3})),
     ((b"wdt reset\r\n",), frozenset({4}), _ALL_MODES),
-    ((b"waiting for host",), _ALL_CAUSES - {4}, _SDIO),
-    ((b"ets_main.c",), _ALL_CAUSES - {4}, frozenset({0, 2, 3})),
+    ((b"waiting for host",), _SPEECHLESS, _SDIO),
+    ((b"ets_main.c",), _SPEECHLESS, frozenset({0, 2, 3})),
     ((b"unknown reset\r\n", b"load 0x40"), _ALL_CAUSES - {1, 2, 4}, frozenset({3})),
     ((b"unknown reset\r\n", b"waiting for"), _ALL_CAUSES - {1, 2, 4}, _SDIO),
     ((b"unknown reset\r\n", b"ets_main.c"), _ALL_CAUSES - {1, 2, 4}, frozenset({0, 2, 3})),
@@ -68,6 +70,7 @@ _TAILS: tuple[tuple[tuple[bytes, ...], frozenset[int], frozenset[int]], ...] = (
 
 #: Clock errors (sender against receiver) that are tried: crystals and dividers are within 2 %, odd adapters within 5 %.
 _ERRORS = (0.0, -0.005, 0.005, -0.01, 0.01, -0.015, 0.015, -0.02, 0.02)
+_USUAL_RECEIVERS = 6
 _WIDE_ERRORS = (-0.03, 0.03, -0.04, 0.04, -0.05, 0.05)
 
 # How the first look for a banner is made: three bytes in a row that the fixed words can make in a few receptions.
@@ -128,7 +131,7 @@ class BannerReader:
         """Three received bytes in a row -> the edge of the fixed words that the first of them can start at."""
         if not self._seeds:
             for error in _SEED_ERRORS:
-                for receiver in (0, 1, 2, 4, 5):
+                for receiver in (0, 1, 2, 4, 5, 6):
                     reception = self._reception(error, receiver)
                     steps: dict[int, tuple[tuple[int, int], ...]] = {}
                     todo = [0]
@@ -250,6 +253,7 @@ class BannerReader:
         cause_set = {v for v, c in causes.items() if c < lowest + MARGIN}
         x_set = {v for v, c in xs.items() if c < lowest + MARGIN}
         y_set = {v for v, c in ys.items() if c < lowest + MARGIN}
+        others = [c for v, c in causes.items() if v not in cause_set]
         told = None
         if tail is not None:
             words, tail_causes, tail_modes, last = tail
@@ -257,8 +261,9 @@ class BannerReader:
                 told = words.decode("ascii").split("\r\n")[0].strip()
                 cause_set &= tail_causes
                 x_set &= tail_modes
+        elif len(received) - last >= 16 and cause_set & _SPEECHLESS:
+            cause_set &= _SPEECHLESS
         per_byte = lowest / length
-        others = [c for v, c in causes.items() if v not in cause_set]
         gap = min(others, default=lowest + 60.0) - lowest
         confidence = max(0.05, min(0.99, 0.5 + 0.012 * min(gap, 40.0) - 0.05 * per_byte))
         return Banner(
@@ -300,10 +305,11 @@ class BannerReader:
         # the receiver doesn't change between two banners of one capture: try what fitted before
         fits = fit(self._best)
         if not fits or fits[0][0] > WRONG_BYTE:
-            every = range(len(RECEIVERS))
-            fits = fit((error, r) for error in _ERRORS for r in every)
+            fits = fit((error, r) for error in _ERRORS for r in range(_USUAL_RECEIVERS))
             if not fits or fits[0][0] > 4 * WRONG_BYTE:
-                fits = sorted(fits + fit((error, r) for error in _WIDE_ERRORS for r in every))
+                odd = range(_USUAL_RECEIVERS, len(RECEIVERS))
+                fits += fit((error, r) for error in _ERRORS for r in odd)
+                fits = sorted(fits + fit((error, r) for error in _WIDE_ERRORS for r in range(len(RECEIVERS))))
             if fits:
                 self._best = [key for _, key in fits[:8]]
         return fits

@@ -42,6 +42,7 @@ RECEIVERS = (
     Receiver(0.5, 1 / 8),
     Receiver(0.46, 0.22),
     Receiver(0.62, 1 / 16),
+    Receiver(0.39, 1 / 8),  # oversampling 8, an early sample
 )
 
 Frame = tuple[int, int]
