@@ -32,6 +32,8 @@ _GAIN = -0.5
 #: rates this close leave half of the text readable; other languages look alike
 _CLOSE = (0.84, 1.19)
 _GAIN_CLOSE = 0.1
+_CLOSE_MARGIN = 0.6
+_GAIN_CLOSE_CLEAR = -0.35
 #: monotonous logs have strong statistics of their own; a margin of so many nats per byte outweighs some
 _CLEAR_MARGIN = 1.2
 _GAIN_CLEAR = -0.9
@@ -131,7 +133,7 @@ def wrong_rate(received: bytes, received_at: int) -> Guess | None:
         return None
     needed = next((gain for most, gain in _GAINS if len(received) < most), _GAIN)
     if _CLOSE[0] < ratio < _CLOSE[1]:
-        needed = max(needed, _GAIN_CLOSE)
+        needed = max(needed, _GAIN_CLOSE if found.margin < _CLOSE_MARGIN * found.received else _GAIN_CLOSE_CLEAR)
     if found.margin > _CLEAR_MARGIN * found.received and len(received) >= 100:
         needed = min(needed, _GAIN_CLEAR)
     return found if found.gain >= needed else None

@@ -427,10 +427,15 @@ class RateWatch:
 
     def _look_up(self, out: list[Verdict], heard: bytes, patient: bool) -> None:
         """Near random bytes may be text at many times our rate: seen once from above, where nothing is lost."""
-        if self.reads_well or self._looked_up or len(heard) < _ENOUGH_RANDOM or self.rate >= _TOP_RATE // 2:
+        if self.reads_well or len(heard) < _ENOUGH_RANDOM:
             return
         best = guess(heard, self.rate)
-        if best is None or _TOP_RATE in self._refused:
+        if best is None:
+            return
+        if patient and 0.84 < best.rate / self.rate < 1.19 and best.rate != self.rate and best.margin > 0.3 * best.received:
+            self._follow(out, best)  # a rate close to ours that text is clearly likelier at
+            return
+        if _TOP_RATE in self._refused or self._looked_up or self.rate >= _TOP_RATE // 2:
             return
         if patient and best.order > -0.3 * len(heard) and text_share(heard) < 0.6:
             self._looked_up = True
