@@ -62,3 +62,8 @@ def test_importing_espmon_imports_next_to_nothing():
 def test_each_public_name_is_there(name):
     assert getattr(espmon, name) is not None
     assert name in dir(espmon)
+
+
+@pytest.mark.parametrize("name", ["daemon", "status", "events", "logs", "crashes", "symbols", "lend", "release", "reclaim", "recover", "image", "config", "service", "reload"])
+def test_each_command_of_the_daemon_is_documented(name):
+    assert f"espmon {name}" in (ROOT / "docs" / "daemon.md").read_text()
