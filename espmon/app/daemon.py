@@ -237,8 +237,9 @@ def _place(config: Config, state: Path, explicit: bool) -> Place:
 
 def _rate_maker(state: Path) -> Any:
     """The rate follower of ``baud = "auto"``; rates are remembered by the name that the configuration gives the board."""
-    from espmon.app.autorate import AutoRate, RateMemory
+    from espmon.app.autorate import AutoRate
     from espmon.app.rate import RateFollower
+    from espmon.app.ratememory import RateMemory
 
     memory = RateMemory(state / "rates.json")
     def make(name: str, fixed: int | None) -> RateFollower:

@@ -21,7 +21,7 @@ from espmon.app.keys import Keyboard, KeyMachine, Typed, help_lines
 from espmon.app.keys import Wish as KeyWish
 from espmon.app.listener import Decodes, Flash, Listener, Run, Send, download_sequence, reset_sequence
 from espmon.app.outbox import Item, Outbox, Slot
-from espmon.app.rate import RateFollower, known_board
+from espmon.app.rate import DEFAULT_BAUD, LateFollower, RateFollower, known_board
 from espmon.errors import (
     EXIT_BOOT_LOOP_SEEN,
     EXIT_CRASH_SEEN,
@@ -497,11 +497,17 @@ def has_addresses(event: Event) -> bool:
 
 def _follower(options: MonitorOptions) -> RateFollower:
     """Finds out the rate, or, at a rate that a person chose, only says what was sent at another."""
-    from espmon.app.autorate import AutoRate, RateMemory
+    from espmon.app.ratememory import RateMemory
 
-    if options.baud is not None:
-        return AutoRate(fixed=options.baud)
-    return AutoRate(board=known_board(options.port), memory=RateMemory())
+    def make() -> RateFollower:
+        from espmon.app.autorate import AutoRate
+
+        return AutoRate(fixed=options.baud) if options.baud is not None else AutoRate(board=board, memory=memory)
+
+    memory = RateMemory()
+    board = None if options.baud is not None else known_board(options.port)
+    known = memory.recall(board)[0] if board is not None else None
+    return LateFollower(options.baud or known or DEFAULT_BAUD, make)
 
 
 def _decoder(port: str) -> Decodes:
