@@ -30,7 +30,7 @@ from espmon.app.presence import registry
 from espmon.app.supervisor import Attached, Supervisor, Watch
 from espmon.app.wire import IMAGE_LIMIT, Place, Wire
 from espmon.errors import EspmonError, PortGone, PortProblem, UsageProblem
-from espmon.events import Event, to_json_line
+from espmon.events import Event, Progress, to_json_line
 from espmon.port import Chunk, SerialPort
 from espmon.store.segments import write_atomically
 
@@ -281,7 +281,7 @@ class _EventStream:
         self.dropped = 0
 
     def offer(self, event: Event) -> None:
-        if self.port is not None and event.port != self.port:
+        if isinstance(event, Progress) or (self.port is not None and event.port != self.port):
             return
         if len(self.lines) >= 10_000:
             self.lines.popleft()

@@ -20,7 +20,7 @@ from espmon.app.control import ControlServer, register
 from espmon.app.supervisor import Supervisor
 from espmon.app.wire import Place, places, socket_path
 from espmon.errors import EspmonError, UsageProblem
-from espmon.events import Event, to_json_line
+from espmon.events import Event, Progress, to_json_line
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +87,8 @@ class EventPrinter:
         self._thread.start()
 
     def offer(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            return  # of the moment, for whoever watches the operation
         with self._changed:
             if len(self._lines) < self._limit:
                 self._lines.append(to_json_line(event))

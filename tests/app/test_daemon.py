@@ -235,3 +235,24 @@ def test_a_port_is_offered_to_rfc_2217_clients(tmp_path: Path) -> None:
             until(lambda: daemon.of_type("reset-caused"), what="the reset")
         assert b"hello" in daemon.raw_log("sim")
         assert daemon.status()["ports"]["sim"]["state"] == "run"
+
+
+def test_tcp_instead_of_the_socket_is_guarded_by_a_token(tmp_path: Path, boards: list[PtyBoard]) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        number = probe.getsockname()[1]
+    daemon = DaemonProcess(tmp_path, section("b0", boards[0].path) + f'[control]\nlisten = "127.0.0.1:{number}"\n')
+    daemon.start(wait=False)
+    try:
+        until(lambda: daemon.of_type("port"), what="opening")
+        assert daemon.status()["ports"]["b0"]["state"] == "run"
+        token = daemon.state / "control.token"
+        assert token.stat().st_mode & 0o777 == 0o600
+        with socket.create_connection(("127.0.0.1", number), 5) as stranger:
+            stranger.sendall(b'{"do": "status", "token": "guess"}\n')
+            assert json.loads(stranger.makefile().readline())["message"] == "the token is wrong"
+        assert daemon.stop() == 0
+    finally:
+        if daemon.process is not None:
+            daemon.kill()
