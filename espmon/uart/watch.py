@@ -147,6 +147,8 @@ class RateWatch:
         """
         if not self._calm or len(data) <= 2 or data.translate(None, _GOOD):
             return False
+        if data[-1] != 0x0A and 0x0A in data[-3:]:  # a banner's garbage may have begun
+            return False
         self._line_open = data[-1] != 0x0A
         return True
 
@@ -162,6 +164,12 @@ class RateWatch:
             self._set_deadline()
             return out
         if not self._held and not data.translate(None, _GOOD) and not self._may_begin_garbage(data):
+            kept = len(data) - 1 - data.rfind(b"\n") if len(data) > 2 else 0
+            if 0 < kept <= 2 and data[-kept:] in self._reader().beginnings():
+                self._held += data[-kept:]
+                self._held_at = at
+                data = data[:-kept]
+                self._line_open = False
             out.append(Clear(data, at))
             self._read(data)
         else:
