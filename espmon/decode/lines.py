@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 
 # ESC as a byte, as the picture U+241B, as the arrow U+2190 that some consoles draw, or spelled out.
-_ESC = "(?:\x1b|\u241b|\u2190|\\\\e|\\\\033|\\\\x1b|<ESC>)"
-_ANSI = re.compile(_ESC + r"\[[0-9;?]*[A-Za-z]" + "|" + _ESC + r"[()][A-Z0-9]|" + _ESC + r"(?=[^\[]|$)" + r"|\[(?:0|[01];[34]\d|[34]\d(?:;[01])?|1)m")
+_ESC = "(?:\x1b|\u241b|\u2190|\\\\e|\\\\033|\\\\x1b|<ESC>|ESC(?=\\[[0-9;]{0,8}m))"
+_ANSI = re.compile(_ESC + r"\[[0-9;?]*[A-Za-z]" + "|" + _ESC + r"[()][A-Z0-9]|[\x1b\u241b](?=[^\[]|$)" + r"|\[(?:0|[01];[34]\d|[34]\d(?:;[01])?|1)m")
 _MARKS = re.compile(r"<CR>|<LF>|␍|␊|\\r(?=\\n|$)|(?<=\\n)\\r")
 # NUL and other controls carry no meaning; U+FFFD and U+2BD1/U+2BF8 stand for bytes that could not be read.
 _NOISE = re.compile("[\x00-\x08\x0e-\x1f\x7f\ufffd\u2bd1\u2bf8\ufeff\u200b]+")
@@ -33,12 +33,14 @@ def clean(raw: bytes) -> str:
         text = text.translate(_PUNCTUATION)
         text = _ANSI.sub("", text)
         text = _NOISE.sub("", text)
-    elif ("[" in text and "m" in text) or "\\" in text or "<ESC>" in text:
+    elif ("[" in text and "m" in text) or "\\" in text or "ESC" in text:
         text = _ANSI.sub("", text)
     if "<" in text or "\\" in text:
         text = _MARKS.sub("", text)
         text = _MARKDOWN_ESCAPE.sub(r"\1", text)
     if "%0A" in text or "%0a" in text or "%0D" in text:  # a block that was sent in a URL
+        if "%3A+" in text or "%3a+" in text:
+            text = text.replace("+", " ")
         text = _PERCENT.sub(lambda m: chr(int(m[1], 16)), text).replace("\r\n", "\r").replace("\n", "\r")
     if "&" in text:
         text = _ENTITY.sub(lambda m: _ENTITIES[m[0]], text)

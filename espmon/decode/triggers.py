@@ -16,8 +16,8 @@ from typing import Final
 _PATTERN = re.compile(
     rb"""
     x(?:cep(?:ti|\S\Son)|cvaddr|(?<=[:=]0x)(?:(?<=rst:0x)|(?<=epc[13]=0x)))
-    |k(?:>>>|&gt;|\ smash|\ overflow|\ memory|\ watchdog|trace)
-    |b(?:oot(?::\ ?\**0x|\ mode|:\ ESP-IDF|\ verif|reason|able|\ reason|:\*)|ort(?:\(\)|\ called))
+    |k(?:>>>|\ stack\ \[|&gt;|\ smash|\ overflow|\ memory|\ watchdog|trace)
+    |b(?:oot(?::\ ?\**0x|\ mode|:\ ESP-IDF|\ verif|reason|able|\ reason|\ failed|\ signature|:\*)|ort(?:\(\)|\ called))
     |valid\ head
     |w(?:aiting\ for|nout\ )
     |_(?:core_dump|main\.c|cal\[|sync\ f|open\ f|upload_m)

@@ -20,7 +20,8 @@ _STOP = r"(?:(?![0-9a-fA-F])|(?=ctx:|epc\d|excvaddr|depc|CUT|Exception|Fatal|Cor
 # What may not stand before a row's address: it would be the end of a longer number, unless newlines were lost. (Looked
 # at behind the address, so that the search can skip quickly to where one may begin.)
 _BEFORE_ROW = rf"(?:(?<![0-9a-fA-Fx].{{8}})|(?<={_H8}.{{8}})|(?<=set: [0-9a-fA-F]{{4}}.{{8}}))"
-_SOURCE = r"[\w./\\:+-]{1,200}?\.(?:cpp|cc|c|hpp|h|ino|S)"
+# A Windows path may hold spaces.
+_SOURCE = r"(?:[A-Za-z]:[\\/][^\n:*?<>|]{1,250}?|[\w./\\:+-]{1,200}?)\.(?:cpp|cc|c|hpp|h|ino|S)"
 
 TOKENS = (
     Spec("cut-here", r"-{3,}\s*CUT HERE FOR EXCEPTION DECODER\s*-{0,15}", ("cut here for exception decoder",)),
@@ -30,8 +31,10 @@ TOKENS = (
         "fatal",
         r"\S{0,2}(?:atal|tal) exception\s*(?:(?P<n>\d{1,3})\s*\((?P<name>[A-Za-z]\w{1,40})\)|\((?P<n2>\d{1,3})\))\s*:?", (" exception",),
     ),
+    Spec("fatal", r"\*{3,6} ?Fatal exception (?P<n>\d{1,2})(?: ?\((?P<name>[A-Z_]{3,40})\))?(?=\s*$|\s+pc=)(?P<n2>)", ("** fatal exception ", "**fatal exception ")),
+    Spec("sming-reg", rf"(?<!\w)(?P<reg>pc|sp|ps|sar|vpri|r(?:0\d|1[0-5]))(?:=|: )0x(?P<v>{_H8})(?![0-9a-fA-F:])(?:= {{0,10}}-?\d{{1,10}})?", ("pc=0x", "ps=0x", ": 0x")),
     Spec("exception", r"(?<!atal )(?<!C\+\+ )(?i:e?x?ception)\s{0,2}\((?P<n>\d{1,3})\)\s*:?", ("ception",)),
-    Spec("epc", rf"(?P<reg>(?i:epc[1-7]|excvaddr|depc))\s?=\s?(?:0x)?(?P<v>{_H8}){_STOP}", ("depc", "epc", "excvaddr")),
+    Spec("epc", rf"(?P<reg>(?i:epc[1-7]|excvaddr|depc|excsave[1-7]))\s?=\s?(?:0x)?(?P<v>{_H8}){_STOP}", ("depc", "epc", "excsave", "excvaddr")),
     Spec("epc-damaged", rf"(?<=[0-9a-fA-F][, ])\s?(?P<reg>[^\s=,]{{2,9}})\s?=\s?0x(?P<v>{_H8}){_STOP}", ("=0x", "= 0x", "=\t0x")),
     Spec("soft-wdt", r"(?:S|s)?oft WDT reset(?: - deliberate infinite loop detected)?", ("oft wdt reset",)),
     Spec("hard-wdt", r"Hardware WDT reset", ("hardware wdt reset",)),
@@ -76,6 +79,9 @@ def fatal(dump: Dump, token: Token) -> str | None:
     dump.kind = "exception"
     dump.number = token.number("n") if token.groups.get("n") else token.number("n2")
     name = token.groups.get("name")
+    if token.text.startswith("***", token.start):
+        dump.framework = "sming"
+        dump.marks.update({"sming", "stack"})  # its rows stand between lines of equals signs
     dump.name = name or causes.XTENSA.get(dump.number if dump.number is not None else -1)
     dump.strong = token.leads and (token.ends or not _WORD.search(token.rest.replace("excvaddr", "").replace("depc", "")))
     return None
@@ -102,11 +108,21 @@ def exception(dump: Dump, token: Token) -> str | None:
 def register(dump: Dump, token: Token) -> str | None:
     """`epc1=0x…` and its neighbours."""
     name, value = token["reg"].lower(), int(token["v"], 16)
+    if token.rest.startswith(" in "):
+        return None  # what PlatformIO's filter says of it
     if name == "epc1" and "epc1" in dump.registers:
         return SPLIT
     if name not in dump.registers:
         dump.registers[name] = value
     if (dump.kind is not None and dump.number is not None) or (len(dump.registers) >= 3 and "leads" in dump.marks):
+        dump.strong = True
+    return None
+
+
+def sming_register(dump: Dump, token: Token) -> str | None:
+    """`pc=0x… sp=0x…` and `r00: 0x…=N`, as Sming prints them."""
+    if "sming" in dump.marks:
+        dump.registers.setdefault(token["reg"], int(token["v"], 16))
         dump.strong = True
     return None
 
@@ -121,7 +137,7 @@ def damaged_register(dump: Dump, token: Token) -> str | None:
 
 def loose_register(dump: Dump, token: Token) -> str | None:
     """Registers whose header is lost or comes after them."""
-    if token["reg"].lower() != "epc1" or dump.kind is not None:
+    if token["reg"].lower() != "epc1" or dump.kind is not None or token.rest.startswith(" in "):
         return DROP
     _begin(dump, "")
     dump.framework = "nonos-sdk" if token.text[token.end : token.end + 1] == "," else "arduino"
@@ -337,6 +353,7 @@ TABLE = {
     **rules("prelude", "epc", loose_register, "regs"),
     **rules("head regs after again", "epc", register, "regs"),
     **rules("regs", "epc-damaged", damaged_register, "regs"),
+    **rules("head regs", "sming-reg", sming_register, "regs"),
     **rules("stack", "epc", lambda d, t: SPLIT, "regs"),
     **rules("prelude " + _ANY, "ctx", context, "head"),
     **rules("prelude " + _ANY, "sp", stack_pointer, "head"),

@@ -23,6 +23,7 @@ TOKENS = (
     Spec("host", r"serial(?:util)?\.\s{0,2}(?:Serial)?(?:serialutil\.)?(?P<text>Serial(?:Timeout)?Exception: [^\n]{1,300})", ("exception: ",)),
     Spec("host", r"(?<!\w)(?P<text>SerialTimeoutException: [^\n]{1,300})", ("serialtimeoutexception: ",)),
     Spec("host", r"(?<![\w.])(?P<text>SerialException: [^\n]{1,300})", ("serialexception: ",)),
+    Spec("host", r"(?<!\w)Exception: (?P<text>Failed to connect)\W{0,3}$", ("exception: failed to connect",)),
     Spec("host", r"(?P<text>Failed to connect to (?:ESP|Esp)[^\n]{1,200})", ("failed to connect to e",)),
     Spec("host", r"(?P<text>device reports readiness to read but returned no data[^\n]{0,120})", ("device reports readiness to read but returned no data",)),
     Spec("host", r"(?P<text>(?:ClearCommError|GetOverlappedResult|WriteFile|ReadFile) failed \([^\n]{1,200})", (" failed (",)),

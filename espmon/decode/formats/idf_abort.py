@@ -11,7 +11,7 @@ from espmon.decode.formats.shape import DROP, SPLIT, Format, rules
 from espmon.decode.scan import Spec, Token
 from espmon.events import Location
 
-_SOURCE = r"[\w./\\:+-]{1,250}?\.(?:cpp|cxx|cc|c|hpp|h|ino|S|rs|inc)"
+_SOURCE = r"(?:[A-Za-z]:[\\/][^\n:*?<>|]{1,250}?|[\w./\\:+-]{1,250}?)\.(?:cpp|cxx|cc|c|hpp|h|ino|S|rs|inc)"
 _STOP = r"(?=\s*$|\s{2,}|\s*(?:abort\(\)|Backtrace|Core\s|Guru|ELF file|CORRUPT|Rebooting))"
 
 TOKENS = (

@@ -9,6 +9,7 @@ from espmon.decode.formats.shape import DROP, END, Format, Rule, rules
 from espmon.decode.scan import Spec, Token
 
 _H8 = "[0-9a-fA-F]{8}"
+_H7 = "[0-9a-fA-F]{7}"
 _NAMES = (
     r"PC|PS|A1[0-5]|A\d|SAR|EXCCAUSE|EXCVADDR|LBEG|LEND|LCOUNT|EPC[1-7]|EPS[2-7]|EXCSAVE[1-7]|DEPC|THREADPTR|SCOMPARE1|"
     r"ACCLO|ACCHI|BR|MEPC|RA|SP|GP|TP|T[0-6]|S0/FP|S1[01]|S\d|MSTATUS|MTVEC|MCAUSE|MTVAL|MHARTID|MSCRATCH|INTLEVEL|"
@@ -24,6 +25,8 @@ TOKENS = (
     Spec("reg", REGISTER, (" :", "addr:", "cause:", "level:", "ptr:", ": 0x")),
     Spec("stack-memory", r"(?<!\w)Stack memory:", ("stack memory:",)),
     Spec("memory-row", rf"(?P<addr>{_H8})(?<![0-9a-fA-Fx].{{8}}): {{1,3}}(?P<words>0x{_H8}(?: {{1,3}}0x{_H8}){{7}})(?![0-9a-fA-F:])", (": 0x", ":  0x", ":   0x"), row=True),
+    Spec("task-stack", rf"Task stack \[(?P<task>[^\]\n]{{1,30}})\] stack from \[(?:0x)?(?P<sp>{_H8})\] to \[(?:0x)?(?P<end>{_H8})\]", ("task stack [",)),
+    Spec("wide-row", rf"(?<![\w:])(?P<addr>[34]{_H7}) {{2}}(?P<words>(?:0x)?{_H8}(?: (?:0x)?{_H8}){{3,15}})(?![0-9a-fA-F:])", ("  0x3", "  0x4", "  0x0", "  0xf", " a5a5a5a5", "  3f", "  40", "  00", "  ff")),
     Spec("memory-dump", rf"(?<!\w)Memory dump at 0x{_H8}:", ("memory dump at 0x",)),
     Spec("backtrace-pcs", rf"(?i:b?acktrace)\s?:\s{{0,3}}(?P<pcs>0x{_H8}(?:[ ,]{{1,3}}0x{_H8}){{1,128}})(?![0-9a-fA-F:])", ("acktrace",)),
     Spec("backtrace", r"(?i:b?acktrace)\s{0,2}:?\s{0,3}(?=0x[0-9a-fA-F]{4}|$)", ("acktrace",)),
@@ -34,6 +37,7 @@ TOKENS = (
 )
 _REGISTERS = re.compile(REGISTER)
 _HEADER = re.compile(r"(?i:core)\s{1,4}(\d)\s+(?i:register dump)")
+_NUMBERED = re.compile(r"#\d{1,3}\s{1,4}$")
 _ROUGH_REGISTERS = 3
 _STRONG_REGISTERS = 8
 
@@ -108,6 +112,11 @@ def _plausible(pc: int, sp: int) -> bool:
 def pair(dump: Dump, token: Token) -> str | None:
     """`0xPC:0xSP`."""
     pc, sp = int(token["pc"], 16), int(token["sp"], 16)
+    if _NUMBERED.search(token.text[max(0, token.start - 12) : token.start]):
+        # PlatformIO's filter lists the same frames again, one per line.
+        if "numbered" not in dump.marks and any(dump.backtraces):
+            return None
+        dump.marks.add("numbered")
     dump.frame(pc, sp)
     if ("lone" in dump.marks and _plausible(pc, sp) and len(dump.backtraces[-1]) >= 2) or ("lone" not in dump.marks and _plausible(pc, sp)):
         dump.strong = True
@@ -136,6 +145,27 @@ def stack_memory(dump: Dump, token: Token) -> str | None:
     block.rv = True
     if "sp" in dump.registers:
         block.sp = dump.registers["sp"]
+    return None
+
+
+def task_stack(dump: Dump, token: Token) -> str | None:
+    """`Task stack [NAME] stack from [0x…] to [0x…]`: the panic of the ESP8266's RTOS SDK 3.0 begins with it."""
+    if dump.kind is None:
+        if not token.leads:
+            return DROP
+        dump.kind = "panic"
+        dump.framework, dump.chip = "rtos-sdk", "esp8266"
+    dump.task = dump.task or token["task"]
+    dump.marks.update({"task-stack", "dump"})
+    dump.new_stack()
+    return None
+
+
+def wide_row(dump: Dump, token: Token) -> str | None:
+    """A row of up to sixteen words below it."""
+    if "task-stack" in dump.marks:
+        dump.row(int(token["addr"], 16), (int(w, 16) for w in token["words"].split()))
+        dump.strong = True
     return None
 
 
@@ -178,6 +208,8 @@ BODY: dict[tuple[str, str], Rule] = {
     **rules("bt", "pair", pair, "bt"),
     **rules(STATES, "stack-memory", stack_memory, "stack"),
     **rules("head regs stack", "memory-row", memory_row, "stack"),
+    **rules("head regs stack", "task-stack", task_stack, "stack"),
+    **rules("stack", "wide-row", wide_row, "stack"),
     **rules(STATES, "elf-sha", elf_sha, "tail"),
     **rules(STATES, "panic-end", panic_end, "tail"),
 }
@@ -198,6 +230,7 @@ _FRAGMENT = {
     **rules("-", "reg", rough_register, "regs"),
     **rules("-", "backtrace", lone_backtrace, "bt"),
     **rules("-", "stack-memory", stack_memory, "stack"),
+    **rules("-", "task-stack", task_stack, "stack"),
 }
 
 

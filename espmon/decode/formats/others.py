@@ -6,6 +6,7 @@ import re
 
 from espmon.decode import causes
 from espmon.decode.dump import Dump
+from espmon.decode.formats import idf_body
 from espmon.decode.formats.shape import DROP, END, SPLIT, Format, rules
 from espmon.decode.scan import Spec, Token
 from espmon.events import Location
@@ -21,16 +22,29 @@ def lua_panic(dump: Dump, token: Token) -> str | None:
     dump.message = text[:-1] if text.endswith(")") and text.count(")") > text.count("(") else text
     dump.strong = token.leads
     dump.ended = True
+    if text.endswith(":") and token.end == len(token.text):
+        return None  # Lua's own message goes on in the next line
     m = re.match(r"([^\s:]{1,120}):(\d{1,6}):", text)
     if m is not None:
         dump.location = Location(file=m[1], line=int(m[2]))
     return END
 
 
+def lua_rest(dump: Dump, token: Token) -> str | None:
+    """The second line of `error loading module 'm' from file 'm.lua':`."""
+    dump.message = f"{dump.message} {token['text']}"
+    return None
+
+
 LUA = Format(
     name="nodemcu-lua",
-    tokens=(Spec("lua-panic", r"PANIC: unprotected error in call to Lua API\s?\((?P<text>(?:[^()\n]|\([^()\n]{0,200}\)){1,400})\)?", ("panic: unprotected error in call to lua api",)),),
-    table={**rules("-", "lua-panic", lua_panic, END)},
+    tokens=(
+        Spec("lua-rest", r"^\s{0,8}(?P<text>not enough memory|[^\n()]{1,120} near '[^'\n]{1,60}')\)", ("not enough memory)", "')")),
+        Spec("lua-panic", r"PANIC: unprotected error in call to Lua API\s?\((?P<text>(?:[^()\n]|\([^()\n]{0,200}\)){1,400})\)?", ("panic: unprotected error in call to lua api",)),
+    ),
+    table={**rules("-", "lua-panic", lua_panic, "more"), **rules("more", "lua-rest", lua_rest, END)},
+    patience=1,
+    complete=lambda dump, reason: True,
 )
 
 
@@ -106,4 +120,106 @@ DECODED = Format(
     complete=lambda dump, reason: False,
 )
 
-FORMATS = (LUA, MONGOOSE, MICROPYTHON, DECODED)
+# --- Zephyr on Xtensa chips -------------------------------------------------------------------------------------------
+
+
+def zephyr_fatal(dump: Dump, token: Token) -> str | None:
+    """`** CPU N EXCCAUSE N (name)` behind `** FATAL EXCEPTION`."""
+    if dump.kind is not None:
+        return SPLIT
+    dump.kind = "exception"
+    dump.framework = "zephyr"
+    dump.core, dump.number = token.number("core"), token.number("n")
+    dump.name = causes.XTENSA.get(dump.number if dump.number is not None else -1, token["name"])
+    dump.say(f"EXCCAUSE {token['n']} ({token['name']})")
+    dump.strong = True
+    return None
+
+
+def named_registers(dump: Dump, token: Token) -> str | None:
+    """A row of names and values without marks between them."""
+    for name, value in re.findall(r"([A-Z][A-Z0-9]{1,8}):? {1,3}(?:0x)?([0-9a-fA-F]{1,8})(?![^\s])", token["regs"]):
+        dump.registers.setdefault(name.lower(), int(value, 16))
+    return None
+
+
+ZEPHYR = Format(
+    name="zephyr",
+    tokens=(
+        Spec("zephyr-fatal", r"\*\* CPU (?P<core>\d) EXCCAUSE (?P<n>\d{1,2}) \((?P<name>[^()\n]{3,60})\)", (" exccause ",)),
+        Spec("zephyr-regs", r"\*\* {1,3}(?P<regs>(?:(?:PC|PS|A\d{1,2}|LBEG|SAR|THREADPTR) (?:0x[0-9a-f]{1,8}|0)[^\n]{0,80}))", ("** ",)),
+        Spec("zephyr-thread", r"Current thread: 0x[0-9a-fA-F]{4,16} \((?P<task>[^()\n]{1,40})\)", ("current thread: 0x",)),
+        Spec("zephyr-error", r">>> ZEPHYR FATAL ERROR", (">>> zephyr fatal error",)),
+        Spec("zephyr-end", r"(?<!\w)Halting system", ("halting system",)),
+    ),
+    table={
+        **rules("- told bt", "zephyr-fatal", zephyr_fatal, "told"),
+        **rules("told", "zephyr-regs", named_registers, "told"),
+        **rules("told bt", "zephyr-error", None, "told"),
+        **rules("told bt", "zephyr-thread", lambda d, t: setattr(d, "task", t["task"]), "told"),
+        **rules("told bt", "zephyr-end", lambda d, t: setattr(d, "ended", True), END),
+        **rules("told bt", "backtrace", idf_body.begin_backtrace, "bt"),
+        **rules("bt", "pair", idf_body.pair, "bt"),
+        **rules("bt", "corrupted", None, "told"),
+    },
+    patience=6,
+    complete=lambda dump, reason: dump.ended,
+)
+
+# --- NuttX --------------------------------------------------------------------------------------------------------
+
+
+def nuttx_user(dump: Dump, token: Token) -> str | None:
+    """`xtensa_user_panic: User Exception: EXCCAUSE=001c task: NAME`."""
+    if dump.kind is not None:
+        return SPLIT
+    dump.kind = "exception"
+    dump.framework = "nuttx"
+    dump.number = token.number("n", 16)
+    dump.name = causes.XTENSA.get(dump.number if dump.number is not None else -1)
+    dump.task = token.groups.get("task")
+    dump.say(token.text[token.start : token.end])
+    dump.strong = True
+    return None
+
+
+def nuttx_riscv(dump: Dump, token: Token) -> str | None:
+    """`riscv_exception: EXCEPTION: NAME. MCAUSE: H8[, EPC: H8][, MTVAL: H8]`."""
+    if dump.kind is not None:
+        return SPLIT
+    dump.kind = "exception"
+    dump.framework = "nuttx"
+    dump.number, dump.name = token.number("n", 16), token["name"]
+    for name in ("epc", "mtval"):
+        if token.groups.get(name):
+            dump.registers[name] = int(token[name], 16)
+    dump.say(token["name"])
+    dump.strong = True
+    return None
+
+
+def nuttx_registers(dump: Dump, token: Token) -> str | None:
+    """`up_dump_register: NAME: H8 …`."""
+    for name, value in re.findall(rf"([A-Z]\w{{1,5}}):\s?({_H8})", token["regs"]):
+        dump.registers.setdefault(name.lower(), int(value, 16))
+    return None
+
+
+NUTTX = Format(
+    name="nuttx",
+    tokens=(
+        Spec("nuttx-user", r"xtensa_user_panic: User Exception: EXCCAUSE=(?P<n>[0-9a-fA-F]{2,8})(?: task: (?P<task>\S{1,40}))?", ("user exception: exccause=",)),
+        Spec("nuttx-riscv", rf"riscv_exception: EXCEPTION: (?P<name>[A-Z][\w/ -]{{3,60}})\. {{1,2}}MCAUSE: (?P<n>[0-9a-f]{{1,8}})(?:, EPC: (?P<epc>{_H8}))?(?:, MTVAL: (?P<mtval>{_H8}))?", ("exception: ",)),
+        Spec("nuttx-regs", rf"(?:up_dump_register|(?:riscv|xtensa|up)_registerdump):(?P<regs>(?:\s{{1,6}}[A-Z]\w{{1,5}}:\s?{_H8}){{1,9}})", ("up_dump_register:", "_registerdump:")),
+        Spec("nuttx-text", r"(?:dump_assert_info|up_assert|riscv_exception|dump_stackinfo|stack_dump|dump_stacks): ", ("dump_", "up_assert: ", "riscv_exception: ", "stack_dump: ")),
+    ),
+    table={
+        **rules("- told", "nuttx-user", nuttx_user, "told"),
+        **rules("- told", "nuttx-riscv", nuttx_riscv, "told"),
+        **rules("told", "nuttx-regs", nuttx_registers, "told"),
+        **rules("told", "nuttx-text", None, "told"),
+    },
+    patience=6,
+)
+
+FORMATS = (LUA, MONGOOSE, MICROPYTHON, DECODED, ZEPHYR, NUTTX)

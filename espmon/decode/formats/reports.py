@@ -44,7 +44,7 @@ def reset_info(facts: Interpreter, token: Token) -> None:
     facts.emit(
         Reset,
         token,
-        source="arduino",
+        source="tasmota" if "RestartReason" in token.text[max(0, token.start - 40) : token.start] else "arduino",
         reset=resets.rst_info(flag if flag is not None else 2, token.groups.get("text")),
         exception=_exception(number) if crashed else None,
         registers=regs,
@@ -229,7 +229,7 @@ ESPHOME = Format(
         Spec("esphome-reason", r"(?<!Reset )(?<!Restart )(?<!\w)Reason:\s{1,3}(?P<text>[A-Z][^\n]{2,80}?)(?=\s*$|\s{2,}PC:|\s+\[)", ("reason:",)),
         Spec("esphome-core", r"Crashed core:\s{1,3}(?P<n>\d)", ("crashed core:",)),
         Spec("esphome-bt", rf"(?<!\w)BT\d{{1,2}}:\s{{1,3}}0x(?P<v>{_H8})", ("bt",)),
-        Spec("short-pc", rf"(?<!\w)PC:\s{{1,3}}0x(?P<v>{_H8})(?!\s{{1,3}}PS)", ("pc:",)),
+        Spec("short-pc", rf"(?<!\w)PC:\s{{1,3}}0x(?P<v>{_H8})(?!\s{{1,12}}PS)", ("pc:",)),
     ),
     table={
         **rules("- told", "esphome-crash", esphome_begin, "told"),
@@ -289,7 +289,7 @@ def tasmota_crash(facts: Interpreter, token: Token) -> None:
 TASMOTA = Format(
     name="tasmota-restart",
     tokens=(
-        Spec("tasmota-text", r'\\?"RestartReason\\?"\s?:\s?\\?"(?P<text>[^"\\\n]{2,80})', ('"restartreason',)),
+        Spec("tasmota-text", r'\\?"RestartReason\\?"\s?:\s?\\?"(?!Fatal exception: ?\d)(?P<text>[^"\\\n]{2,80})', ('"restartreason',)),
         Spec("tasmota-crash", r'"(?:RestartReason|StatusSTK)"\s?:\s?\{\s?"Exception"\s?:\s?(?P<n>\d{1,3})\s?,(?P<body>[^{}\n]{0,2000})\}?', ('"exception"',)),
     ),
     facts={"tasmota-text": tasmota_text, "tasmota-crash": tasmota_crash},

@@ -38,16 +38,16 @@ TOKENS = (
     Spec("build", rf"Build:(?:{_MONTHS}) {{1,2}}\d{{1,2}} 20\d\d", ("build:",)),
     Spec("saved-pc", r"(?:Core\d )?Saved PC ?: ?(?P<pc>0x[0-9a-fA-F]{8})", ("saved pc",)),
     Spec("spi-line", r"SPIWP:0x[0-9a-fA-F]{1,2}|(?:SPI )?mode:\w{3,8}, clock div:\d+", (", clock div:", "spiwp:0x")),
-    Spec("load-32", r"load:(?P<addr>0x[0-9a-fA-F]{8}),len:(?P<len>(?:0x)?[0-9a-fA-F]{1,10})", ("load:",)),
+    Spec("load-32", r"load:(?P<addr>0x[0-9a-fA-F]{8}),len:(?P<len>(?:0x|-)?[0-9a-fA-F]{1,10})", ("load:",)),
     Spec("brownout", r"(?i:b?r?ownout detector \w{2,4} \w{6,10}|brownout \w{4,9} was \w{6,10}|detector was triggered)", ("ownout ", "detector was triggered")),
     Spec("waiting-download", r"(?i:waiting for download)", ("waiting for download",)),
     Spec("waiting-host", r"(?i:waiting for host)", ("waiting for host",)),
-    Spec("invalid-header", r"(?i:nvalid header) ?: ?(?P<v>0x[0-9a-fA-F]{8})(?![0-9a-fA-F])", ("nvalid header",)),
+    Spec("invalid-header", r"(?i:nvalid header) ?: ?(?P<v>[0O]x[0-9a-fA-F]{8})(?![0-9a-fA-F])", ("nvalid header",)),
     Spec("flash-read", r"(?i:flash read err),? ?(?P<n>\w{0,6})", ("flash read err",)),
     Spec("csum-err", r"csum err(?: ?: ?0x[0-9a-fA-F]{1,2} ?!= ?0x[0-9a-fA-F]{1,2})?", ("csum err",)),
     Spec("ets-main", r"(?<![\w\"/])ets_main\.c(?: {1,2}(?P<n>\d{1,4}))?", ("ets_main.c",)),
     Spec("ets-assert", r'assertion "[^"\n]{1,120}" failed: file "ets_main\.c", line \d+(?:, function: \w+)?', ('" failed: file "ets_main.c", line ',)),
-    Spec("secure-boot", r"(?i:secure boot) (?:verification failed|check failed)|No signature block magic byte found|Signature verification failed|(?i:sig block 0 invalid)", ("no signature block magic byte found", "secure boot ", "sig block 0 invalid", "signature verification failed")),
+    Spec("secure-boot", r"(?i:secure boot) (?:verification failed|check failed)|No signature block magic byte found|(?i:secure boot signature verification failed)|Signature verification failed|(?i:sig block 0 invalid)", ("no signature block magic byte found", "secure boot ", "sig block 0 invalid", "signature verification failed")),
     Spec("sha-mismatch", r"SHA-256 comparison failed", ("sha-256 comparison failed",)),
     Spec("basic", r"Falling back to built-in command interpreter", ("falling back to built-in command interpreter",)),
     Spec("rf-cal", r"rf_cal\[\d\] ?!= ?0x[0-9a-fA-F]{1,2},? ?is ?0x[0-9a-fA-F]{1,2}|rf_cal_sec\b[^\n]{0,20}(?:err|fail)[^\n]{0,40}", ("rf_cal",)),
@@ -55,7 +55,7 @@ TOKENS = (
         "loader-error",
         r"No bootable app partitions[^\n]{0,60}|(?:Factory|Test|OTA) app partition[^\n]{0,20} is not bootable|Failed to (?:verify|load) partition table"
         r"|partition \d+ invalid magic number 0x[0-9a-fA-F]+|[Ii]mage at 0x[0-9a-fA-F]+ has invalid magic byte[^\n]{0,60}|invalid segment length 0x[0-9a-fA-F]+"
-        r"|no good rom available|Rom \d is bad|(?:This chip is|image requires chip rev|Image requires efuse)[^\n]{0,90}revision?[^\n]{0,80}", (" has invalid magic byte", " invalid magic number 0x", " is bad", " is not bootable", " partition table", "invalid segment length 0x", "no bootable app partitions", "no good rom available", "revisio"),
+        r"|no good rom available|backup boot failed|Rom \d is bad|(?:This chip is|image requires chip rev|Image requires efuse)[^\n]{0,90}revision?[^\n]{0,80}", (" has invalid magic byte", " invalid magic number 0x", " is bad", " is not bootable", "backup boot failed", " partition table", "invalid segment length 0x", "no bootable app partitions", "no good rom available", "revisio"),
     ),
 )
 
@@ -169,7 +169,7 @@ def flash_error(facts: Interpreter, token: Token) -> None:
 
 def invalid_header(facts: Interpreter, token: Token) -> None:
     """`invalid header: 0x…`, repeated until a watchdog ends it."""
-    _flash(facts, token, f"invalid header: {token['v'].lower()}")
+    _flash(facts, token, f"invalid header: 0x{token['v'][2:].lower()}")
 
 
 def in_context(facts: Interpreter, token: Token) -> None:
@@ -195,7 +195,7 @@ def load_32(facts: Interpreter, token: Token) -> None:
     """`load:0x…,len:N`: no image has segments of more than 16 MiB."""
     text = token["len"]
     length = int(text, 16) if text.startswith("0x") else (int(text) if text.isdigit() else 0)
-    if length > 0x1000000:
+    if length > 0x1000000 or text.startswith("-"):
         _flash(facts, token)
 
 

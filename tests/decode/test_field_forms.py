@@ -1,0 +1,209 @@
+"""Forms found in the field that neither the corpus nor the description of the formats shows: other systems' fatal
+reports on these chips, and what filters and terminals add to the usual ones. All text here is made up."""
+
+from __future__ import annotations
+
+import pytest
+
+from espmon.decode import Decoder
+from espmon.events import Crash, Event, FlashError, HostError, Reset, Text
+
+
+def said(text: str, *, step: int | None = None) -> list[Event]:
+    decoder, raw, out = Decoder(), text.encode(), []
+    for i in range(0, len(raw), step or max(1, len(raw))):
+        out += decoder.feed(raw[i : i + (step or len(raw))])
+    return [e for e in out + decoder.close() if not isinstance(e, Text)]
+
+
+def crash(text: str) -> Crash:
+    """The only event of `text`, which doesn't depend on how it was cut."""
+    events = said(text)
+    assert events == said(text, step=1)
+    assert len(events) == 1, events
+    assert isinstance(events[0], Crash)
+    return events[0]
+
+
+SMING = """\
+***** Fatal exception 28 (LOAD_PROHIBITED)
+pc=0x4021c016 sp=0x3ffffa70 excvaddr=0x00000004
+ps=0x00000030 sar=0x00000020 vpri=0x00000000
+r00: 0x4021c013=1075953683 r01: 0x3ffffa70=1073740400 r02: 0x00000000=         0
+r03: 0x0000010f=       271 r04: 0x00000001=         1 r05: 0xffffffff=        -1
+
+To decode the stack dump call from command line:
+   python tools/decode-stacktrace.py app.out
+and copy & paste the text enclosed in '===='.
+================================================================
+3ffffa70:  3fff1ea8 00000000 3ffed7d4 4021c013
+3ffffa80:  3fff1468 00000000 3ffed7d4 40211fee
+================================================================
+"""
+
+ZEPHYR = """\
+<err> os:  ** FATAL EXCEPTION
+<err> os:  ** CPU 1 EXCCAUSE 28 (load prohibited)
+<err> os:  **  PC 0x40050c54 VADDR 0x4
+<err> os:  **  PS 0x60120
+<err> os:  **    (INTLEVEL:0 EXCM: 0 UM:1 RING:0 WOE:1 OWB:1 CALLINC:2)
+<err> os:  **  A0 0x8003316e  SP 0x3fca28b0  A2 0x40  A3 0
+<err> os:  ** A12 0x14 A13 0xf6a A14 0x7fff A15 0x1057
+<err> os:  ** LBEG 0x40056fc5 LEND 0x40056fe7 LCOUNT 0
+<err> os:  **  THREADPTR 0
+
+Backtrace:0x40050c51:0x3fca28b0 0x4003316b:0x3fca28d0
+
+<err> os: >>> ZEPHYR FATAL ERROR 0: CPU exception on CPU 1
+<err> os: Current thread: 0x3fcbfc20 (wifi)
+<err> os: Halting system
+"""
+
+NUTTX = """\
+[CPU0] xtensa_user_panic: User Exception: EXCCAUSE=001d task: nsh_main
+[CPU0] dump_assert_info: Current Version: NuttX  10.4.0 14062e8e38-dirty Feb  7 2025 16:05:13 xtensa
+[CPU0] dump_assert_info: Assertion failed user panic: at file: common/xtensa_assert.c:190 task(CPU0): nsh_main
+[CPU0] up_dump_register:    PC: 40378c96    PS: 00060830
+[CPU0] up_dump_register:    A0: 8004cbf5    A1: 3fcb2210    A2: 00000000    A3: 00000064
+[CPU0] up_dump_register:   SAR: 00000020 CAUSE: 0000001d VADDR: 00000000
+"""
+
+TASK_STACK = """\
+Task stack [tiT] stack from [0x3fff2bfc] to [0x3fff3bf8], total [4096] size
+
+                   0          4          8          c         10         14         18         1c
+
+3fff3ac0  0x3ffefa5c 0x401003e1 0x00000030 0x4010042c 0x3fff3b20 0x00000000 0x3ffefa5c 0x40234649
+0x401003e1: vPortExitCritical at /lab/port.c:368
+
+3fff3b00  0xffffffff 0x00000000 0x3fff3bd0 0x00000000 0x00000000 0x3ffef834 0x3ffefa5c 0x4023a461
+
+
+      PC: 0x40106666        PS: 0x00000031        A0: 0x4023a461        A1: 0x3fff3ac0
+      A2: 0x00000000        A3: 0x00000000        A4: 0x3ffe7fc0        A5: 0x00000000
+"""
+
+
+def test_sming() -> None:
+    c = crash(SMING)
+    assert (c.kind, c.framework, c.chip) == ("exception", "sming", "esp8266")
+    assert c.exception is not None
+    assert c.exception.number == 28
+    assert (str(c.registers["pc"]), str(c.registers["excvaddr"]), str(c.registers["r05"])) == ("0x4021c016", "0x00000004", "0xffffffff")
+    assert [str(w) for s in c.stacks for w in s.code_words] == ["0x4021c013", "0x40211fee"]
+
+
+def test_sming_without_a_name() -> None:
+    c = crash("> ***** Fatal exception 9\n> pc=0x40240b92 sp=0x3ffffc10 excvaddr=0x00000069\n")
+    assert c.exception is not None
+    assert c.exception.number == 9
+    assert len(c.registers) == 3
+
+
+def test_zephyr_on_xtensa() -> None:
+    c = crash(ZEPHYR)
+    assert (c.kind, c.framework, c.core, c.task, c.complete) == ("exception", "zephyr", 1, "wifi", True)
+    assert c.exception is not None
+    assert c.exception.number == 28
+    assert {str(c.registers[k]) for k in ("pc", "vaddr", "sp", "a3", "a15")} == {"0x40050c54", "0x00000004", "0x3fca28b0", "0x00000000", "0x00001057"}
+    assert [str(f.pc) for b in c.backtraces for f in b] == ["0x40050c51", "0x4003316b"]
+
+
+def test_nuttx_on_xtensa() -> None:
+    c = crash(NUTTX)
+    assert (c.kind, c.framework, c.task) == ("exception", "nuttx", "nsh_main")
+    assert c.exception is not None
+    assert c.exception.number == 29
+    assert str(c.registers["pc"]) == "0x40378c96"
+    assert len(c.registers) == 9
+
+
+def test_nuttx_on_riscv() -> None:
+    c = crash("riscv_exception: EXCEPTION: Load access fault. MCAUSE: 00000005, EPC: 420082ae, MTVAL: 00000010\nriscv_exception: PANIC!!! Exception = 00000005\nup_dump_register: EPC: 420082ae\nup_dump_register: A0: 00000000 A1: 0000000a\n")
+    assert c.exception is not None
+    assert (c.exception.number, c.exception.name) == (5, "Load access fault")
+    assert {k: str(v) for k, v in c.registers.items()} == {"epc": "0x420082ae", "mtval": "0x00000010", "a0": "0x00000000", "a1": "0x0000000a"}
+
+
+def test_rtos_sdk_of_the_esp8266_prints_a_whole_task_stack() -> None:
+    c = crash(TASK_STACK)
+    assert (c.framework, c.chip, c.task) == ("rtos-sdk", "esp8266", "tiT")
+    assert str(c.registers["pc"]) == "0x40106666"
+    assert [str(w) for s in c.stacks for w in s.code_words] == ["0x401003e1", "0x4010042c", "0x40234649", "0x4023a461"]
+
+
+def test_esp_open_rtos_prints_one_register_per_line() -> None:
+    c = crash("Fatal exception (9):.\nepc1=0x40226a5c\nepc2=0x00000000\nepc3=0x40101367\nexcvaddr=0x00000017\ndepc=0x00000000\nexcsave1=0x40226ad4\n")
+    assert len(c.registers) == 6
+    assert c.complete
+
+
+def test_frames_that_a_filter_repeats_are_no_frames_of_the_backtrace() -> None:
+    c = crash("abort() was called at PC 0x400f63d4 on core 1\n\nBacktrace:0x40083e1d:0x3ffb25500x4008edc5:0x3ffb2570 0x40094521:0x3ffb2590\n  #0  0x40083e1d:0x3ffb25500 in panic_abort at /lab/panic.c:402\n  #1  0x4008edc5:0x3ffb2570 in esp_system_abort at /lab/esp_system.c:128\n")
+    assert [str(f.pc) for b in c.backtraces for f in b] == ["0x40083e1d", "0x4008edc5", "0x40094521"]
+    c = crash("Exception (0):\nepc1=0x402150d0 epc2=0x00000000 epc3=0x00000000 excvaddr=0x00000000 depc=0x00000000\n\nIllegal instruction\n  epc1=0x402150d0 in Queue::available() const at ??:?\n\n>>>stack>>>\n\nctx: sys\nsp: 3ffffbc0 end: 3fffffb0 offset: 0190\n3ffffd50:  401030b3 3ffecfe0 3ffecfb8 056e5a89\n<<<stack<<<\n")
+    assert len(c.registers) == 5
+    assert c.complete
+
+
+def test_windows_paths_hold_spaces() -> None:
+    c = crash("Panic C:\\Program Files (x86)\\Arduino\\hardware\\esp8266com\\esp8266\\cores\\esp8266\\core_esp8266_main.cpp:103 __yield\n\nctx: sys \nsp: 3fffeca0 end: 3fffffb0 offset: 01b0\n\n>>>stack>>>\n3fffee50:  40235926 00000008 3fff26f0 4021ff6c  \n<<<stack<<<\n")
+    assert c.location is not None
+    assert (c.location.line, c.location.function) == (103, "__yield")
+    assert str(c.location.file).endswith("esp8266com\\esp8266\\cores\\esp8266\\core_esp8266_main.cpp")
+    assert c.stacks[0].context == "sys"
+    c = crash("assert failed: xQueueSemaphoreTake C:/Users/Ann Lab/idf/queue.c:1545 (( pxQueue ))\n\nBacktrace:0x40083e1d:0x3ffb2550 0x4008edc5:0x3ffb2570\n")
+    assert c.location is not None
+    assert (c.location.file, c.location.function) == ("C:/Users/Ann Lab/idf/queue.c", "xQueueSemaphoreTake")
+
+
+def test_lua_error_over_two_lines() -> None:
+    c = crash("E:M 520\nPANIC: unprotected error in call to Lua API (error loading module 'app' from file 'app.lua':\n\tnot enough memory)\n\nok\n")
+    assert c.message == "error loading module 'app' from file 'app.lua': not enough memory"
+
+
+def test_tasmota_gives_the_reset_report_as_its_reason() -> None:
+    for quote in ('"', "\u201c"):
+        (e,) = said(f"00:00:03 RSL: INFO3 = {{{quote}RestartReason{quote}:{quote}Fatal exception:28 flag:2 (EXCEPTION) epc1:0x40204513 epc2:0x00000000 epc3:0x00000000 excvaddr:0x00000298 depc:0x00000000{quote}}}\n")
+        assert isinstance(e, Reset)
+        assert e.source == "tasmota"
+        assert e.exception is not None
+        assert e.exception.number == 28
+        assert str(e.registers["epc1"]) == "0x40204513"
+        assert len(e.registers) == 5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "invalid header: Oxffffffff\n",
+        "rst:0x10 (RTCWDT_RTC_RESET),boot:0x13 (SPI_FAST_FLASH_BOOT)\nload:0x928b2121,len:-1725455839\n",
+        "jump to run user2 @ 81000\n\nerror magic!\nbackup boot failed.\n",
+        "E (143576) esp_image: Secure boot signature verification failed\n",
+    ],
+)
+def test_flash_errors(text: str) -> None:
+    assert [type(e) for e in said(text) if isinstance(e, FlashError)] == [FlashError]
+
+
+def test_oldest_esptool() -> None:
+    (e,) = said("Connecting...\nTraceback (most recent call last):\n    raise Exception('Failed to connect')\nException: Failed to connect\n")
+    assert isinstance(e, HostError)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # a hex dump whose rows look like those of a task's stack
+        "heap blocks:\n3fff2a68  a5a5a5a5 a5a5a5a5 a5a5a5a5 40226a5c a5a5a5a5 a5a5a5a5 a5a5a5a5 40226a5c\n",
+        # another CPU's fault report
+        "++ MbedOS Fault Handler ++\nFaultType: HardFault\nContext:\nR0   : 00000001\nSP   : 20002F18\nLR   : 00001893\nPC   : 00001874\nxPSR : 61070000\n",
+        # a debugger
+        "Info : esp32.cpu1: Target halted, PC=0x40000400, debug_reason=00000000\n(0) pc (/32): 0x40000400\n(1) ar0 (/32): 0x00000000\n",
+        "exccause       0x1d (StoreProhibitedCause)\nexcvaddr       0x0\nepc1           0x40084b1f\npc             0x400d4a6e          0x400d4a6e <app_main+30>\n#0  0x400d4a6e in app_main () at main.c:30\n",
+        # a register line of something else
+        "cpu: pc=0x40240b92 sp=0x3ffffc10 idle\nr00: 0x00000001=1\n",
+    ],
+)
+def test_no_crash(text: str) -> None:
+    assert said(text) == []
