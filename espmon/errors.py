@@ -35,6 +35,16 @@ class InputUnreadable(EspmonError):
     exit_status = 3
 
 
+class OutputUnwritable(EspmonError):
+    """Standard output takes nothing more, for another reason than that its reader has gone: a full disk, mostly."""
+
+    code = "output-unwritable"
+    exit_status = 3
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the output can't be written: {reason}", "Make room on the disk, or write it elsewhere.")
+
+
 class ElfUnusable(EspmonError):
     """An ELF file is missing, foreign, stripped, truncated or malformed: `path` and the `reason` in plain words."""
 

@@ -36,7 +36,7 @@ from espmon.sinks.console import Console
 from espmon.sinks.jsonl import JsonLines
 from espmon.sinks.lines import LEVELS, LineRules, LineWatch, compile_pattern
 from espmon.sinks.rawlog import RawLog
-from espmon.sinks.screen import NullScreen, OutputClosed, Screen
+from espmon.sinks.screen import NullScreen, OutputClosed, Screen, forget_output
 from espmon.sinks.textlog import TextLog
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Monitor:
                     self._show_until_done(deadline)
                     self._last_words()
                 except (OutputClosed, BrokenPipeError):
-                    _forget_output()
+                    forget_output()
         finally:
             keyboard.stop()
             listener.stop()
@@ -214,7 +214,7 @@ class Monitor:
     def _show_until_done(self, deadline: float | None) -> None:
         console = self._console
         while self._status is None:
-            patience = IDLE_S if console.withholding else None
+            patience = IDLE_S if console.withholding else 1.0 if self._pending else None
             if deadline is not None:
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -222,11 +222,12 @@ class Monitor:
                     self._timed_out = True
                     return
                 patience = left if patience is None else min(patience, left)
+            began = time.monotonic()
             wishes, items = self._outbox.take(patience)
             ended = False
             for wish in wishes:
                 ended = self._obey(wish) or ended
-            if not wishes and not items and console.withholding:
+            if not wishes and not items and console.withholding and time.monotonic() - began >= IDLE_S / 2:
                 console.idle()
             for item in items:
                 self._show(item)
@@ -472,14 +473,6 @@ class Monitor:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _forget_output() -> None:
-    """Whoever read us has gone: nothing may be flushed to it at exit."""
-    with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
 
 
 def _project_folders(elfs: Sequence[str]) -> list[str]:

@@ -51,6 +51,7 @@ class Outbox:
         self._taken = 0
         self._gave_up_at = -1  # `_taken` when waiting for room was last in vain
         self._waiting = False
+        self._nudged = False
 
     def put(self, items: Iterable[Item]) -> None:
         with self._changed:
@@ -115,17 +116,19 @@ class Outbox:
         threading.Thread(target=self.nudge, daemon=True).start()
 
     def nudge(self) -> None:
-        """Wakes the reader without an item: a slot has become ready."""
+        """Wakes the reader without an item: a slot has become ready. It is not forgotten when the reader is busy now."""
         with self._changed:
+            self._nudged = True
             self._changed.notify()
 
     def take(self, timeout: float | None) -> tuple[Sequence[object], Sequence[Item]]:
         """(wishes, items), at most 256 KiB of text at once; both empty when the time ran out or on a nudge."""
         with self._changed:
-            if not self._items and not self._wishes:
+            if not self._items and not self._wishes and not self._nudged:
                 self._waiting = True
                 self._changed.wait(timeout)
                 self._waiting = False
+            self._nudged = False
             wishes = tuple(self._wishes)
             self._wishes.clear()
             items: list[Item] = []

@@ -7,6 +7,7 @@ here so that listing the commands imports none of them; a test compares it with 
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import espmon
-from espmon.errors import EspmonError
+from espmon.errors import EspmonError, OutputUnwritable
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -78,11 +79,27 @@ class EspmonGroup(click.Group):
             args = ["monitor", *args]
         return super().parse_args(ctx, args)
 
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        found = super().shell_complete(ctx, incomplete)
-        if not incomplete.startswith("-"):
-            from espmon.cli.monitor import complete_ports
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as mistake:
+            # `espmon decod crash.txt`: the monitor has no such argument, but that is not what was meant
+            word = ctx.meta.get("espmon.first_word", "-")
+            if not word.startswith("-") and mistake.ctx is not None and mistake.ctx.info_name == "monitor":
+                from espmon.cli.monitor import no_such_word
 
+                if told := no_such_word(word):
+                    raise told from None
+            raise
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from espmon.cli.monitor import complete_ports, monitor
+
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):  # options of the monitor may stand before the port
+            known = {item.value for item in found}
+            found += [item for item in monitor.shell_complete(click.Context(monitor), incomplete) if item.value not in known]
+        else:
             found += complete_ports(ctx, None, incomplete)
         return found
 
@@ -116,10 +133,14 @@ def nearest(word: str, names: list[str]) -> list[str]:
 
 
 def tell(error: EspmonError) -> None:
-    """Two lines on standard error: what happened, what to do."""
-    click.echo(f"espmon: {error.message} [{error.code}]", err=True)
+    """Two lines on standard error: what happened, what to do. Names in them come from files, networks and devices."""
+    click.echo(f"espmon: {_visible(error.message)} [{error.code}]", err=True)
     if error.hint:
-        click.echo(f"        {error.hint}", err=True)
+        click.echo(f"        {_visible(error.hint)}", err=True)
+
+
+def _visible(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
 
 
 def main(args: list[str] | None = None) -> Any:
@@ -129,5 +150,14 @@ def main(args: list[str] | None = None) -> Any:
     try:
         return cli(args=args, prog_name="espmon")
     except EspmonError as error:
-        tell(error)
-        sys.exit(error.exit_status)
+        told = error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        told = OutputUnwritable(error.strerror)
+    if isinstance(told, OutputUnwritable):
+        from espmon.sinks.screen import forget_output
+
+        forget_output()
+    tell(told)
+    sys.exit(told.exit_status)

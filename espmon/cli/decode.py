@@ -197,7 +197,7 @@ def decode(
     Without FILES, or for the name -, standard input is read. The exit status is 0 when everything was read to its end,
     whatever was found in it, and 3 when a file could not be read.
     """
-    from espmon.sinks.screen import OutputClosed
+    from espmon.sinks.screen import OutputClosed, forget_output
 
     close: Callable[[], None] = lambda: None  # noqa: E731 - one of two closers
     if as_json:
@@ -225,8 +225,7 @@ def decode(
                 status = problem.exit_status
         close()
     except (BrokenPipeError, OutputClosed):
-        # Whoever read the output has gone: that is no failure of ours. Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        forget_output()  # Whoever read it has gone: that is no failure of ours. Python would complain again at exit.
         ctx.exit(0)
     except KeyboardInterrupt:
         ctx.exit(EXIT_INTERRUPTED)

@@ -131,11 +131,16 @@ def _attach(port: AttachedPort, options: MonitorOptions) -> int:
 
 def _unknown_word(ctx: click.Context, word: str, problem: PortNotFound) -> Exception:
     """A first word that is neither a command nor looks like a port: perhaps a command was meant."""
-    from espmon.cli import COMMANDS, nearest
-    from espmon.port import list_ports, looks_like_port, similar
+    return (no_such_word(word) if "espmon.first_word" in ctx.meta else None) or problem
 
-    if "espmon.first_word" not in ctx.meta or looks_like_port(word):
-        return problem
+
+def no_such_word(word: str) -> UsageProblem | None:
+    """What to say of a first word that is no command; None when it is or may be a port."""
+    from espmon.cli import COMMANDS, nearest
+    from espmon.port import device_path, list_ports, looks_like_port, similar
+
+    if looks_like_port(word) or device_path(word) != word:
+        return None
     close = [f"`espmon {name}`" for name in nearest(word, list(COMMANDS))]
     listed = list_ports()
     close += similar(word, listed)

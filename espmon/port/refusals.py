@@ -77,7 +77,7 @@ def refusal(port: str, device: str, error: BaseException) -> PortProblem:
     """Why `device` could not be opened. `port` is the name that the user gave."""
     number, windows = error_numbers(error)
     if names.is_url(device):
-        return _url_refusal(port, number, error)
+        return _url_refusal(port, device, number, error)
     if windows in _BUSY_WINDOWS or number in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK):
         return busy(port, device)
     if number in (errno.EACCES, errno.EPERM):
@@ -98,7 +98,7 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)[:200]
 
 
-def _url_refusal(port: str, number: int | None, error: BaseException) -> PortProblem:
+def _url_refusal(port: str, device: str, number: int | None, error: BaseException) -> PortProblem:
     if number in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT):
         return PortNotFound(
             port, f"{port}: {os.strerror(number)}", "Check that the server runs there and that a firewall lets it through."
@@ -109,7 +109,11 @@ def _url_refusal(port: str, number: int | None, error: BaseException) -> PortPro
             f"{port}: {_printable(str(error))}",
             "URLs look like rfc2217://host:port, socket://host:port or sim://esp8266.",
         )
-    return PortNotFound(port, f"{port} can't be opened: {_printable(str(error))}", "Check host and port number.")
+    reason = re.sub(r"^Could not open port \S*: |\[Errno -?\d+\] ", "", str(error))
+    if device.startswith(("rfc2217://", "socket://")) and not re.match(r"\w+://[^/?#]+:\d", device):
+        return PortNotFound(port, f"{port} names no host and port number", "URLs look like rfc2217://host:port or socket://host:port.")
+    hint = "docs/virtual-board.md lists what it takes." if device.startswith("sim://") else "Check host and port number."
+    return PortNotFound(port, f"{port} can't be opened: {_printable(reason)}", hint)
 
 
 def busy(port: str, device: str) -> PortBusy:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -76,6 +77,7 @@ class SerialPort:
         self._poll: Any = None
         self._wake_poll: Any = None
         self._wake_r = self._wake_w = -1
+        self._wake_lock = threading.Lock()
         self._woken = False
         self._empty_reads = 0
 
@@ -217,10 +219,12 @@ class SerialPort:
     def dispose(self) -> None:
         """Closes the port for good, with what wakes it."""
         self.close()
-        for end in (self._wake_r, self._wake_w):
+        with self._wake_lock:
+            ends = (self._wake_r, self._wake_w)
+            self._wake_r = self._wake_w = -1
+        for end in ends:
             if end >= 0:
                 os.close(end)
-        self._wake_r = self._wake_w = -1
 
     def take_notices(self) -> list[str]:
         """What a port that somebody else holds for us has to say; a port of our own has nothing."""
@@ -244,9 +248,10 @@ class SerialPort:
     def wake(self) -> None:
         """Makes a :meth:`read` that waits in another thread return at once."""
         self._woken = True
-        if self._wake_w >= 0:
-            with contextlib.suppress(OSError):  # a full pipe wakes as well
-                os.write(self._wake_w, b"!")
+        with self._wake_lock:  # a descriptor closed meanwhile may already be somebody else's file
+            if self._wake_w >= 0:
+                with contextlib.suppress(OSError):  # a full pipe wakes as well
+                    os.write(self._wake_w, b"!")
 
     def read(self, timeout: float | None = None) -> bytes:
         """What has arrived, at most 64 KiB; waits up to `timeout` seconds for the first byte (None: until woken).

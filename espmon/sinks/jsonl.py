@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import IO
 
+from espmon.errors import OutputUnwritable
 from espmon.events import Event, Text, to_json_line
 
 
@@ -15,11 +16,17 @@ class JsonLines:
         self._lines = lines
 
     def write(self, event: Event) -> None:
-        """One line; raises what the stream raises (BrokenPipeError when the reader has gone)."""
+        """One line. Raises BrokenPipeError when the reader has gone, `OutputUnwritable` for a full disk."""
         if isinstance(event, Text) and not self._lines:
             return
-        self._stream.write(to_json_line(event).encode("utf-8") + b"\n")
-        self._stream.flush()
+        line = to_json_line(event).encode("utf-8") + b"\n"
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputUnwritable(error.strerror or str(error)) from None
 
     def close(self) -> None:
         """Nothing is buffered; the stream belongs to the caller."""

@@ -38,17 +38,20 @@ def _stop(_signal: int, _frame: object) -> None:
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raises inside the block when it takes longer. Only in the main thread of a POSIX system; elsewhere no limit."""
+    """Raises inside the block when it computes longer. Only in the main thread of a POSIX system; elsewhere no limit.
+
+    Computing time, not the clock's: a busy machine or a laptop that slept must not switch a good pattern off.
+    """
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGALRM, _stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGVTALRM, _stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def compile_pattern(pattern: str, option: str) -> re.Pattern[str]:

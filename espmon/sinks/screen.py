@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import select
 import sys
 from typing import TextIO
+
+from espmon.errors import OutputUnwritable
 
 
 class OutputClosed(Exception):
@@ -66,7 +69,7 @@ class Screen:
         return int(columns) if columns.isdecimal() and 0 < int(columns) < 1000 else 80
 
     def write(self, text: str) -> None:
-        """Shows `text`. Raises `OutputClosed`."""
+        """Shows `text`. Raises `OutputClosed`, `OutputUnwritable`."""
         if not text:
             return
         try:
@@ -85,7 +88,15 @@ class Screen:
         except OSError as error:
             if error.errno in (5, 6, 9, 22, 32):  # the terminal is gone: EIO, ENXIO, EBADF, EINVAL (Windows), EPIPE
                 raise OutputClosed from None
-            raise
+            raise OutputUnwritable(error.strerror or str(error)) from None
+
+
+def forget_output() -> None:
+    """Whoever read us has gone, or the disk is full: nothing may be flushed to it at exit."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 class NullScreen(Screen):

@@ -40,6 +40,22 @@ def test_a_screen_that_stands_still_loses_text_but_no_fact_and_is_told():
     assert kept <= 1000
 
 
+def test_a_nudge_while_the_reader_is_busy_is_not_lost():
+    outbox = Outbox()
+    outbox.nudge()
+    woken = threading.Event()
+
+    def reader():
+        outbox.take(None)
+        woken.set()
+
+    threading.Thread(target=reader, daemon=True).start()
+    assert woken.wait(10)
+    begun = time.monotonic()
+    outbox.take(0.05)  # once only
+    assert time.monotonic() - begun >= 0.04
+
+
 def test_facts_have_a_bound_too():
     outbox = Outbox()
     outbox.put(Boot() for _ in range(BOUND_FACTS + 500))

@@ -96,6 +96,34 @@ def test_an_unknown_word_gets_the_nearest_command(word, means):
     assert means in result.exception.hint
 
 
+@pytest.mark.parametrize(("words", "means"), [(["decod", "crash.txt"], "espmon decode"), (["flahs", "--chip", "x"], "espmon flash")])
+def test_what_follows_an_unknown_word_does_not_hide_the_nearest_command(words, means):
+    result = CliRunner().invoke(cli, words)
+    assert isinstance(result.exception, UsageProblem)
+    assert means in result.exception.hint
+
+
+def test_a_mistake_behind_a_port_is_told_as_it_is():
+    for words in (["COM3", "--bogus"], ["/dev/ttyUSB7", "--bogus"], ["monitor", "decod", "--bogus"]):
+        result = CliRunner().invoke(cli, words)
+        assert result.exit_code == 2
+        assert "--bogus" in result.output
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    "args", [["decode", "--json", "--lines"], ["decode", "--lines"], ["sim://esp8266", "--timeout", "9"], ["sim://esp8266", "--json"]]
+)
+def test_a_full_disk_is_told_in_words(args):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "espmon", *args], input=b"text\n", stdout=full, stderr=subprocess.PIPE, timeout=60, env=ENVIRONMENT
+        )
+    assert done.returncode == 3
+    assert b"[output-unwritable]" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 def test_levels_are_those_of_the_lines():
     from espmon.cli.monitor import LEVELS
     from espmon.sinks import lines
@@ -124,6 +152,7 @@ def test_commands_options_and_ports_complete():
     assert "--raw-log" in complete("bash", ["espmon", "COM3"], "--r")
     assert "--raw-log" in complete("bash", ["espmon", "--elf", "f", "COM3"], "--r")
     assert "crlf" in complete("bash", ["espmon", "COM3", "--eol"], "")
+    assert "--raw-log" in complete("bash", ["espmon"], "--r")
 
 
 def test_ports_complete(monkeypatch):
