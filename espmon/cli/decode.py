@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import functools
-import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
