@@ -17,6 +17,10 @@ _MAX_PATH = 1024
 _BUILD_FOLDERS = frozenset({"build", ".pio", "out", "output", "debug", "release", ".build"})
 # What stands at the top of a project: PlatformIO, ESP-IDF, CMake, Make, Git.
 _PROJECT_MARKS = ("platformio.ini", "sdkconfig", "CMakeLists.txt", "Makefile", ".git")
+# What compilers read. An ELF that lies in a home folder must not make us quote keys or settings.
+_SOURCE_NAME = re.compile(
+    r"(?i).\.(c|cc|cpp|cxx|c\+\+|h|hh|hpp|hxx|h\+\+|inc|inl|ipp|tcc|def|s|asm|ino|pde|rs|zig|nim|ad[abs]|go|swift|m|mm|d|f|f90|pas|lua|py|ulp|y|l)\Z"
+)
 _WINDOWS_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$|clock\$)(\.|$)")
 
 
@@ -54,7 +58,7 @@ class SourceFiles:
             return None
         parts = [part for part in re.split(r"[/\\]", re.sub(r"^[A-Za-z]:", "", file)) if part not in ("", ".")]
         parts = _without_parents(parts)
-        if not parts or any(":" in part or _WINDOWS_DEVICES.match(part) for part in parts):
+        if not parts or not _SOURCE_NAME.search(parts[-1]) or any(":" in part or _WINDOWS_DEVICES.match(part) for part in parts):
             return None
         for root in self.roots:
             # the path as it is when it already lies below the root, then ever shorter ends of it

@@ -154,7 +154,7 @@ def main(args: list[str] | None = None) -> Any:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        told = OutputUnwritable(error.strerror)
+        told = OutputUnwritable(error.strerror or str(error))
     if isinstance(told, OutputUnwritable):
         from espmon.sinks.screen import forget_output
 

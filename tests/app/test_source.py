@@ -17,7 +17,7 @@ def project(tmp_path):
     build = root / ".pio" / "build" / "nodemcu"
     build.mkdir(parents=True)
     (build / "firmware.elf").write_bytes(b"")
-    (tmp_path / "secret.txt").write_text("secret\n")
+    (tmp_path / "secret.c").write_text("secret\n")
     return root
 
 
@@ -47,25 +47,35 @@ def test_lines_are_found_however_the_path_is_written(project):
 
 def test_nothing_outside_is_read(project, tmp_path):
     files = SourceFiles([project])
-    (project / "link.txt").symlink_to(tmp_path / "secret.txt")
+    (project / "link.c").symlink_to(tmp_path / "secret.c")
     (project / "out").symlink_to(tmp_path)
     for path in (
-        "../secret.txt",
-        str(tmp_path / "secret.txt"),
-        "link.txt",
-        "out/secret.txt",
+        "../secret.c",
+        str(tmp_path / "secret.c"),
+        "link.c",
+        "out/secret.c",
         "/etc/passwd",
         "\\\\server\\share\\main.cpp",
         "//server/share/main.cpp",
         "src/main.cpp:stream",
         "CON",
-        "src/nul.txt",
+        "src/nul.c",
         "src\0/main.cpp",
         "",
         None,
         "x/" * 3000,
     ):
         assert files.line(path, 1) is None, path
+
+
+def test_only_what_compilers_read_is_quoted(project):
+    files = SourceFiles([project])
+    for name in ("id_rsa", ".env", "wifi.json", ".c", "notes.txt"):
+        (project / name).write_text("secret\n")
+        assert files.line(name, 1) is None, name
+    for name in ("a.c", "b.S", "c.ino", "d.hpp"):
+        (project / name).write_text("code\n")
+        assert files.line(name, 1) == "code", name
 
 
 def test_a_link_inside_the_project_is_fine(project):
@@ -78,7 +88,8 @@ def test_only_regular_files_of_bounded_size(project):
     files = SourceFiles([project])
     os.mkfifo(project / "pipe.c")
     assert files.line("pipe.c", 1) is None
-    assert files.line("src", 1) is None
+    (project / "folder.c").mkdir()
+    assert files.line("folder.c", 1) is None
     (project / "big.c").write_bytes(b"x\n" * (MAX_SOURCE_BYTES // 2 + 1))
     assert files.line("big.c", 1) is None
 
