@@ -313,6 +313,8 @@ class Monitor:
             return
         if isinstance(event, PortChanged) and event.state == "opened":
             self._greet(event)
+        elif isinstance(event, PortChanged) and event.state == "gone" and not options.reconnect:
+            self._console.notice(f"{event.port} is gone", "warning")
         else:
             self._console.show(event, slot.source if slot is not None else None)
         if self._status is None or self._timed_out:

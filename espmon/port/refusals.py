@@ -112,6 +112,12 @@ def _url_refusal(port: str, device: str, number: int | None, error: BaseExceptio
     reason = re.sub(r"^Could not open port \S*: |\[Errno -?\d+\] ", "", str(error))
     if device.startswith(("rfc2217://", "socket://")) and not re.match(r"\w+://[^/?#]+:\d", device):
         return PortNotFound(port, f"{port} names no host and port number", "URLs look like rfc2217://host:port or socket://host:port.")
+    if device.startswith("rfc2217://") and number is None:
+        return PortNotFound(
+            port,
+            f"{port}: something listens there, but does not answer as RFC 2217 asks",
+            "Most servers serve one at a time: is somebody else connected? For a plain TCP server: socket://host:port.",
+        )
     hint = "docs/virtual-board.md lists what it takes." if device.startswith("sim://") else "Check host and port number."
     return PortNotFound(port, f"{port} can't be opened: {_printable(reason)}", hint)
 

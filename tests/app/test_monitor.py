@@ -262,6 +262,7 @@ def test_gone_without_reconnecting(board, espmon):
     board.unplug()
     assert run.end() == 8
     assert "[port-gone]" in run.errors
+    assert "waiting" not in run.text
 
 
 def test_busy_names_the_other_one(board, espmon):

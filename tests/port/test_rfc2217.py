@@ -1,12 +1,13 @@
 """Modem lines, which ptys don't have: what a server is told when we open, reset and close."""
 
+import socket
 import threading
 import time
 
 import pytest
 
 from espmon.app.listener import download_sequence, reset_sequence
-from espmon.errors import PortGone
+from espmon.errors import PortGone, PortNotFound
 from espmon.port import SerialPort, run_steps
 from tests.fakes.rfc2217_board import Rfc2217Board
 
@@ -97,3 +98,22 @@ def test_a_wake_ends_a_read(board, port):
     begun = time.monotonic()
     assert port.read(20) == b""
     assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [("rfc2217://", "names no host and port"), ("socket://localhost", "names no host and port"), ("sim://nosuch", "no chip")],
+)
+def test_urls_that_cannot_be_are_told_without_python_words(url, says):
+    with pytest.raises(PortNotFound) as told:
+        SerialPort(url).open()
+    assert says in told.value.message
+    assert "NoneType" not in told.value.message
+
+
+def test_a_server_that_speaks_another_language():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with pytest.raises(PortNotFound) as told:
+            SerialPort(f"rfc2217://127.0.0.1:{server.getsockname()[1]}").open()
+    assert "RFC 2217" in told.value.message
+    assert "socket://" in (told.value.hint or "")
