@@ -239,7 +239,11 @@ def short_path(path: str, room: int = 60, roots: Sequence[str] = ()) -> str:
     """A path as a person looks for it: relative to here or to one of `roots` when it lies below, else its last
     components within `room` characters."""
     path = one_line(path, 500)
-    for folder in (os.getcwd(), *roots):
+    try:
+        here = [os.getcwd()]
+    except OSError:  # a build has removed the folder under us
+        here = []
+    for folder in (*here, *roots):
         path = path.removeprefix(folder.rstrip(os.sep) + os.sep)
     path = path.removeprefix("./")
     if len(path) <= room:

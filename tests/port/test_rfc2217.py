@@ -112,8 +112,7 @@ def test_urls_that_cannot_be_are_told_without_python_words(url, says):
 
 
 def test_a_server_that_speaks_another_language():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with pytest.raises(PortNotFound) as told:
-            SerialPort(f"rfc2217://127.0.0.1:{server.getsockname()[1]}").open()
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(PortNotFound) as told:
+        SerialPort(f"rfc2217://127.0.0.1:{server.getsockname()[1]}").open()
     assert "RFC 2217" in told.value.message
     assert "socket://" in (told.value.hint or "")

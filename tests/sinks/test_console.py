@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -241,3 +242,11 @@ def test_paths_are_short_and_findable():
     assert short_path("./src/x.c") == "src/x.c"
     long = "/home/u/.platformio/packages/framework-arduinoespressif8266/cores/esp8266/core_esp8266_main.cpp"
     assert short_path(long, 40) == "…/cores/esp8266/core_esp8266_main.cpp"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not remove a folder that somebody is in")
+def test_paths_are_told_when_the_current_folder_is_gone(tmp_path, monkeypatch):
+    (tmp_path / "build").mkdir()
+    monkeypatch.chdir(tmp_path / "build")
+    (tmp_path / "build").rmdir()
+    assert short_path("/project/src/main.c", roots=["/project"]) == "src/main.c"
