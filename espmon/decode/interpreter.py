@@ -54,6 +54,7 @@ for _format in FORMATS:
             _STARTERS.setdefault(_kind, []).append((_format, _rule))
     for _kind, _action in _format.facts.items():
         _FACTS[_kind] = (_format, _action)
+_INSIDE = frozenset(spec.kind for fmt in FORMATS for spec in fmt.tokens if spec.inside)
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/= ")
 
 
@@ -212,13 +213,21 @@ class Interpreter:
         """The tokens of a line; with what a wrapped line before it left over put in front, when that makes one whole."""
         if self._carry:
             carry, self._carry = self._carry, ""
-            joined = _LEXER.scan(carry + text, self._line)
+            joined = self._scan(carry + text)
             if joined and joined[0].start < len(carry) < joined[0].end:
                 return carry + text, joined
-            alone = _LEXER.scan(text, self._line)
+            alone = self._scan(text)
             # Torn twice: the three parts may still make a whole.
             return (text if alone else carry + text), alone
-        return text, _LEXER.scan(text, self._line)
+        return text, self._scan(text)
+
+    def _scan(self, text: str) -> list[Token]:
+        """The tokens of a line that mean something here."""
+        tokens = _LEXER.scan(text, self._line)
+        if any(t.kind in _INSIDE for t in tokens):
+            dump = self._dump
+            tokens = [t for t in tokens if t.kind not in _INSIDE or (dump is not None and (dump.state, t.kind) in dump.format.table)]
+        return tokens
 
     def _token(self, token: Token) -> bool:
         fact = _FACTS.get(token.kind)

@@ -19,13 +19,15 @@ class Spec:
 
     `hints`: lower-case words of which one stands in every text that the pattern matches; the pattern is only tried where
     one does (none: always). A test compares with trying all. `row`: a line that is nothing but this holds no other token
-    (stack dumps are long; their lines are worth a short cut).
+    (stack dumps are long; their lines are worth a short cut). `inside`: it is no token but where a dump is open that has a
+    rule for it.
     """
 
     kind: str
     pattern: str
     hints: tuple[str, ...] = ()
     row: bool = False
+    inside: bool = False
 
 
 # As far as a token looks around itself: lines can be long, and full of tokens.

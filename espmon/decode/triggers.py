@@ -16,12 +16,12 @@ from typing import Final
 _PATTERN = re.compile(
     rb"""
     x(?:cep(?:ti|\S\Son)|cvaddr|(?<=[:=]0x)(?:(?<=rst:0x)|(?<=epc[13]=0x)))
-    |k(?:>>>|\ stack\ \[|&gt;|\ smash|\ overflow|\ memory|\ watchdog|trace)
+    |k(?:>>>|<<<|\ stack\ \[|&gt;|\ smash|\ overflow|\ memory|\ watchdog|trace)
     |b(?:oot(?::\ ?\**0x|\ mode|:\ ESP-IDF|\ verif|reason|able|\ reason|\ failed|\ signature|:\*)|ort(?:\(\)|\ called))
-    |valid\ head
+    |valid\ (?:head|ima|and)
     |w(?:aiting\ for|nout\ )
-    |_(?:core_dump|main\.c|cal\[|sync\ f|open\ f|upload_m)
-    |'(?:ed\ ?\(|t\ find)
+    |_(?:core_dump|exception:|main\.c|cal\[|sync\ f|open\ f|upload_m)
+    |'(?:ed\ ?\(|t\ fi(?:nd|t\ in))
     |J(?:an\ |un\ |ul\ )
     |G(?:u|eneric\ Reset)
     |H(?:A-?256|EAP:|\ DETECTED)
@@ -31,7 +31,7 @@ _PATTERN = re.compile(
     |R(?:OM:|estartReason|\ not\ in\ IRAM|eset\ [RrCc]|ebooting|eason\ of|EPL)
     |F(?:atalE|ailed\ to\ |ileNot|alling\ back)
     |A(?:\ fatal|T\ version|T\+GMR)
-    |E(?:rrno|rror\ while)
+    |E(?:rrno|rror\ while)|\ serial\ error|!!\ A\ panic|Crash\ at\ \d
     |N(?:LR\ jump|o\ signature)|Latest\ crash|K(?:\ version|\ failed|\\?")|Trap\ \d|MEPC|XC(?:VADDR|CAUSE)|\+CIPUP
     """,
     re.VERBOSE,

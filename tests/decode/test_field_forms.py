@@ -207,3 +207,71 @@ def test_oldest_esptool() -> None:
 )
 def test_no_crash(text: str) -> None:
     assert said(text) == []
+
+
+def test_esp_hal() -> None:
+    c = crash("!! A panic occured in 'src/main.rs', at line 25, column 9\n\nPanicInfo {\n    message: Some(\n        none,\n    ),\n}\n\nBacktrace:\n\n0x420019aa\n0x420019aa - demo::main\n    at /lab/src/main.rs:25\n0x42001a1c\n")
+    assert (c.kind, c.framework) == ("panic", "esp-hal")
+    assert c.location is not None
+    assert (c.location.file, c.location.line) == ("src/main.rs", 25)
+    assert [str(f.pc) for b in c.backtraces for f in b] == ["0x420019aa", "0x42001a1c"]
+    c = crash("5.9 [ERROR] panicked at 'Exception 'Load access fault' mepc=420ef8e0, mtval=ffd0000f\n5.9 [ERROR] ====================== PANIC ====================== (esp_backtrace esp-backtrace/src/lib.rs:70)\n5.9 [ERROR] panicked at src/main.rs:43:5 (esp_backtrace esp-backtrace/src/lib.rs:70)\n5.9 [ERROR] Backtrace: (esp_backtrace esp-backtrace/src/lib.rs:70)\n")
+    assert c.exception is not None
+    assert c.exception.number == 5
+    assert {k: str(v) for k, v in c.registers.items()} == {"mepc": "0x420ef8e0", "mtval": "0xffd0000f"}
+
+
+def test_panic_that_lost_its_core() -> None:
+    c = crash("Guru Meditation Error: Core  panic'ed (Interrupt wdt timeout on CPU0)\nCore 0 register dump:\nPC       0x4013bf  PS       0x00060a4\nRebooting...\n")
+    assert (c.kind, c.core, dict(c.registers)) == ("watchdog", 0, {})
+
+
+def test_panic_of_2016() -> None:
+    c = crash("Guru Meditation Error of type LoadProhibited occured on core   0. Exception was unhandled.\nRegister dump:\nPC      :  40083842  PS      :  00060033  A0      :  80083a65  A1      :  3ffe3a70  \n")
+    assert c.exception is not None
+    assert c.exception.number == 28
+    assert str(c.registers["pc"]) == "0x40083842"
+
+
+def test_task_name_of_two_words() -> None:
+    c = crash("***ERROR*** A stack overflow in task BLE Scan has been detected.\nabort() was called at PC 0x4008f8fc on core 1\n")
+    assert (c.kind, c.task) == ("stack-overflow", "BLE Scan")
+
+
+def test_memory_protection_between_reason_and_registers() -> None:
+    pmp = "".join(f"PMPCFG {i}: 8b808f8{i}\n" for i in range(4)) + "".join(f"PMPADDR{i:2}: 100e00{i:02}\n" for i in range(16))
+    c = crash(f"Guru Meditation Error: Core  0 panic'ed (Instruction access fault). Exception was unhandled.\n\n{pmp}Core  0 register dump:\nMEPC    : 0x3fcbcf44  RA      : 0x420552ac  SP      : 0x3fcbb410  GP      : 0x3fcac2f8\n")
+    assert str(c.registers["mepc"]) == "0x3fcbcf44"
+
+
+def test_the_end_of_a_dump_alone() -> None:
+    c = crash("<<<stack<<<\n\nlast failed alloc call: 40211AE3(320)\n\n--------------- CUT HERE FOR EXCEPTION DECODER ---------------\n\nlast failed alloc caller: 0x40211ae3\n")
+    assert c.last_failed_alloc is not None
+    assert (str(c.last_failed_alloc.caller), c.last_failed_alloc.size, c.complete) == ("0x40211ae3", 320, False)
+
+
+def test_older_espurna() -> None:
+    (e,) = said("crash\n[035801] [DEBUG] Crash at 305254 ms\n[035802] [DEBUG] Reason of restart: 2\n[035802] [DEBUG] Exception cause: 3\n[035802] [DEBUG] epc1=0x4022a926 epc2=0x00000000 epc3=0x00000000\n[035805] [DEBUG] excvaddr=0x40025d99 depc=0x00000000\n")
+    assert isinstance(e, Reset)
+    assert e.exception is not None
+    assert (e.exception.number, len(e.registers)) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "error: Failed to open COM7\n",
+        "Failed to initialize. Try resetting your device or holding the BOOT button while selecting your serial port.\n",
+        "Connecting...Error: Failed to execute 'setSignals' on 'SerialPort': Failed to set control signals.\n",
+    ],
+)
+def test_flashers(text: str) -> None:
+    assert [type(e) for e in said(text)] == [HostError]
+
+
+def test_loader_refuses_an_image() -> None:
+    assert [type(e) for e in said("Invalid image block, can't boot.\nets_main.c 329 \n")] == [FlashError]
+
+
+def test_names_of_causes_are_no_crash() -> None:
+    assert said("Rst cause No.\nCause\n2\nExternal reset or wake-up from Deep-sleep\n4\nHardware WDT reset\n") == []

@@ -465,7 +465,7 @@ QUIET = {
     "sdk": "load 0x40100000, len 1396, room 16\ntail 4\nchksum 0x89\ncsum 0x89\nready\n",
     "resetprose": "Reset reason: unknown to me\nlast reset was ok\n",
     "hexdump": "3fff0000: 40201234 40205678 00000000 00000000\n3fff0010: 40201234 40205678 00000000 00000000\n",
-    "rust": "!! A panic occured in 'src/main.rs', at line 3, column 5\n\nBacktrace:\n\n0x42001234\n0x42001236 - main\n",
+    "rust on a host": "thread 'main' panicked at 'src/main.rs:3:5'\nstack backtrace:\n   0: 0x42001234 - main\n",
     "rebooting": "OTA done.\nRebooting...\nrst:0xc (SW_CPU_RESET),boot:0x13 (SPI_FAST_FLASH_BOOT)\n",
     "sha normal": "I (178) cpu_start: ELF file SHA256:  037961166...\nI (180) x: y\n",
     "sha bare": "ELF file SHA256:  037961166abcdef0\nproject hello\n",

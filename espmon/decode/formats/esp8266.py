@@ -32,7 +32,7 @@ TOKENS = (
         r"\S{0,2}(?:atal|tal) exception\s*(?:(?P<n>\d{1,3})\s*\((?P<name>[A-Za-z]\w{1,40})\)|\((?P<n2>\d{1,3})\))\s*:?", (" exception",),
     ),
     Spec("fatal", r"\*{3,6} ?Fatal exception (?P<n>\d{1,2})(?: ?\((?P<name>[A-Z_]{3,40})\))?(?=\s*$|\s+pc=)(?P<n2>)", ("** fatal exception ", "**fatal exception ")),
-    Spec("sming-reg", rf"(?<!\w)(?P<reg>pc|sp|ps|sar|vpri|r(?:0\d|1[0-5]))(?:=|: )0x(?P<v>{_H8})(?![0-9a-fA-F:])(?:= {{0,10}}-?\d{{1,10}})?", ("pc=0x", "ps=0x", ": 0x")),
+    Spec("sming-reg", rf"(?<!\w)(?P<reg>pc|sp|ps|sar|vpri|r(?:0\d|1[0-5]))(?:=|: )0x(?P<v>{_H8})(?![0-9a-fA-F:])(?:= {{0,10}}-?\d{{1,10}})?", ("pc=0x", "ps=0x", ": 0x"), inside=True),
     Spec("exception", r"(?<!atal )(?<!C\+\+ )(?i:e?x?ception)\s{0,2}\((?P<n>\d{1,3})\)\s*:?", ("ception",)),
     Spec("epc", rf"(?P<reg>(?i:epc[1-7]|excvaddr|depc|excsave[1-7]))\s?=\s?(?:0x)?(?P<v>{_H8}){_STOP}", ("depc", "epc", "excsave", "excvaddr")),
     Spec("epc-damaged", rf"(?<=[0-9a-fA-F][, ])\s?(?P<reg>[^\s=,]{{2,9}})\s?=\s?0x(?P<v>{_H8}){_STOP}", ("=0x", "= 0x", "=\t0x")),
@@ -188,6 +188,7 @@ def hard_wdt(dump: Dump, token: Token) -> str | None:
     result = _message_head(dump, token, "watchdog")
     if result is None:
         dump.say("Hardware WDT reset")
+        dump.strong = False  # the name of a reset cause, too: its stacks make it a dump
     return result
 
 
@@ -319,6 +320,15 @@ def stack_end(dump: Dump, token: Token) -> str | None:
     return None
 
 
+def lone_end(dump: Dump, token: Token) -> str | None:
+    """`<<<stack<<<` whose dump is lost: what follows may still tell something."""
+    if not (token.leads and token.ends):
+        return DROP
+    _begin(dump, "arduino")
+    dump.kind, dump.cut = "panic", True
+    return None
+
+
 def alloc(dump: Dump, token: Token) -> str | None:
     """`last failed alloc call: H8(N)`, `last failed alloc caller: 0xH8`."""
     caller = int(token["caller"], 16)
@@ -360,6 +370,7 @@ TABLE = {
     **rules("- prelude " + _ANY, "stack-begin", stack_begin, "stack"),
     **rules("prelude " + _ANY, "stack-end", stack_end, "after"),
     **rules("prelude " + _ANY, "alloc alloc-caller", alloc, "after"),
+    **rules("-", "stack-end", lone_end, "after"),
     **rules("head regs stack after", "hwdt-note", None, "head"),
     **rules("head regs stack after", "row", row, "stack"),
 }

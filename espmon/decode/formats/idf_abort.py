@@ -28,7 +28,7 @@ TOKENS = (
     Spec("assertion", rf"(?P<file>{_SOURCE}):(?P<line>\d{{1,6}}) \((?P<func>[\w:~ ]{{1,120}})\)\s?-? ?(?P<expr>)assert failed!", ("assert failed!",)),
     Spec("assertion-text", rf"(?P<text>(?<!\w)[A-Z][\w ]{{0,60}}assertion failed[^\n]{{0,160}}?){_STOP}", ("assertion failed",)),
     Spec("corrupt-heap", rf"\w{{0,7}} ?HEAP: ?(?P<text>(?:Bad head|Bad tail|Invalid data|multi_heap|\S+\.c)[^\n]{{3,160}}?){_STOP}", ("heap:",)),
-    Spec("task-overflow", r"(?:\W{0,3}\w{0,5}\W{0,3}A )?(?i:stack overflow) in task\s{1,3}(?P<task>\S{1,32})\s{1,3}has been detected", ("stack overflow in task",)),
+    Spec("task-overflow", r"(?:\W{0,3}\w{0,5}\W{0,3}A )?(?i:stack overflow) in task\s{1,3}(?P<task>\S[^\n]{0,31}?)\s{1,3}has been detected", ("stack overflow in task",)),
     Spec("smashing-32", r"(?i:stack smashing protect failure!?)", ("stack smashing protect failure",)),
     Spec("terminate", r"terminate called(?: after throwing an instance of '(?P<what>[^'\n]{1,160})'| without an active exception| recursively)?", ("terminate called",)),
     Spec("what", r"what\(\):\s{1,3}(?P<what>[^\n]{1,200})", ("what():",)),

@@ -24,13 +24,14 @@ TOKENS = (
         r"(?:\w{0,6}(?i:ru\s{1,3}meditation\s{1,3}error)\s?:?\s{0,3})?(?i:core)\s{0,4}(?P<core>\d)\s{0,3}"
         rf"{_PANICED}\s{{0,3}}\((?P<reason>[^()\n]{{2,90}}?){_REASON_END}", ("core",),
     ),
-    Spec("guru", r"(?:\w{0,6}(?i:ru\s{1,3}))?(?i:meditation\s{1,3}error) of type (?P<reason>[\w /]{3,60}?)\s+occurred on core\s+(?P<core>\d)", ("occurred on core",)),
+    Spec("guru", r"(?:\w{0,6}(?i:ru\s{1,3}))?(?i:meditation\s{1,3}error) of type (?P<reason>[\w /]{3,60}?)\s+occurr?ed on core\s+(?P<core>\d)", ("occurred on core", "occured on core")),
     Spec("guru", r"\w{0,6}(?i:ru\s{1,3}meditation\s{1,3}error)\s?:?\s{0,3}(?i:core)\s{0,4}(?P<core>\d)\s{0,3}(?i:panic'ed)(?!\s{0,3}\()(?P<reason>)", ("meditation",)),
     Spec("guru", rf"(?<![\w])(?i:panic'ed)\s{{0,3}}\((?P<reason>[^()\n]{{2,90}}?){_REASON_END}(?P<core>)", ("panic'ed",)),
+    Spec("guru", rf"\w{{0,6}}(?i:ru\s{{1,3}}meditation\s{{1,3}}error)\s?:?\s{{0,3}}(?i:core)\s{{1,4}}{_PANICED}\s{{0,3}}\((?P<reason>[^()\n]{{2,90}}?){_REASON_END}(?P<core>)", ("meditation",)),
     Spec("guru-cut", rf"(?:\w{{0,6}}(?i:ru\s{{1,3}}meditation\s{{1,3}}error)\s?:?\s{{0,3}}(?i:core)\s{{0,4}}(?P<core>\d)\s{{0,3}})?(?<!\w){_PANICED}\s{{0,3}}\((?P<reason>[^()\n]{{0,90}}?)\s*$", ("ed (", "ed  (", "ed(")),
     Spec("debug-reason", r"Debug exception reason:\s*(?P<reason>[^\n(]{3,80}?(?:\([^()\n]{1,40}\))?)(?=\s*$|\s+Core|\s+Register)", ("debug exception reason:",)),
     Spec("detected-task", r'Detected in task "(?P<task>[^"\n]{1,40})"', ('detected in task "',)),
-    Spec("stack-bounds", r"Stack pointer: 0x[0-9a-fA-F]{8}|Stack bounds: 0x[0-9a-fA-F]{8}", ("stack ",)),
+    Spec("stack-bounds", r"Stack pointer: 0x[0-9a-fA-F]{8}|Stack bounds: 0x[0-9a-fA-F]{8}|PMP(?:CFG|ADDR) ?\d{1,2}: [0-9a-fA-F]{8}", ("stack ", "pmpcfg", "pmpaddr")),
     Spec("guru-garbled", r"^\W{0,12}(?![^\n]{0,80}anic'ed)G\w{0,3}\s?M?\w{3,10} E\w{0,4}:[^\n]{8,80}", (" e",)),
     Spec("panic-prelude", r"A fatal error occurred\. The crash dump printed below may be used to help", ("a fatal error occurred. the crash dump printed below may be used to help",)),
 )

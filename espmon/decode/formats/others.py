@@ -39,7 +39,7 @@ def lua_rest(dump: Dump, token: Token) -> str | None:
 LUA = Format(
     name="nodemcu-lua",
     tokens=(
-        Spec("lua-rest", r"^\s{0,8}(?P<text>not enough memory|[^\n()]{1,120} near '[^'\n]{1,60}')\)", ("not enough memory)", "')")),
+        Spec("lua-rest", r"^\s{0,8}(?P<text>not enough memory|[^\n()]{1,120} near '[^'\n]{1,60}')\)", ("not enough memory)", "')"), inside=True),
         Spec("lua-panic", r"PANIC: unprotected error in call to Lua API\s?\((?P<text>(?:[^()\n]|\([^()\n]{0,200}\)){1,400})\)?", ("panic: unprotected error in call to lua api",)),
     ),
     table={**rules("-", "lua-panic", lua_panic, "more"), **rules("more", "lua-rest", lua_rest, END)},
@@ -147,10 +147,10 @@ ZEPHYR = Format(
     name="zephyr",
     tokens=(
         Spec("zephyr-fatal", r"\*\* CPU (?P<core>\d) EXCCAUSE (?P<n>\d{1,2}) \((?P<name>[^()\n]{3,60})\)", (" exccause ",)),
-        Spec("zephyr-regs", r"\*\* {1,3}(?P<regs>(?:(?:PC|PS|A\d{1,2}|LBEG|SAR|THREADPTR) (?:0x[0-9a-f]{1,8}|0)[^\n]{0,80}))", ("** ",)),
-        Spec("zephyr-thread", r"Current thread: 0x[0-9a-fA-F]{4,16} \((?P<task>[^()\n]{1,40})\)", ("current thread: 0x",)),
-        Spec("zephyr-error", r">>> ZEPHYR FATAL ERROR", (">>> zephyr fatal error",)),
-        Spec("zephyr-end", r"(?<!\w)Halting system", ("halting system",)),
+        Spec("zephyr-regs", r"\*\* {1,3}(?P<regs>(?:(?:PC|PS|A\d{1,2}|LBEG|SAR|THREADPTR) (?:0x[0-9a-f]{1,8}|0)[^\n]{0,80}))", ("** ",), inside=True),
+        Spec("zephyr-thread", r"Current thread: 0x[0-9a-fA-F]{4,16} \((?P<task>[^()\n]{1,40})\)", ("current thread: 0x",), inside=True),
+        Spec("zephyr-error", r">>> ZEPHYR FATAL ERROR", (">>> zephyr fatal error",), inside=True),
+        Spec("zephyr-end", r"(?<!\w)Halting system", ("halting system",), inside=True),
     ),
     table={
         **rules("- told bt", "zephyr-fatal", zephyr_fatal, "told"),
@@ -210,8 +210,8 @@ NUTTX = Format(
     tokens=(
         Spec("nuttx-user", r"xtensa_user_panic: User Exception: EXCCAUSE=(?P<n>[0-9a-fA-F]{2,8})(?: task: (?P<task>\S{1,40}))?", ("user exception: exccause=",)),
         Spec("nuttx-riscv", rf"riscv_exception: EXCEPTION: (?P<name>[A-Z][\w/ -]{{3,60}})\. {{1,2}}MCAUSE: (?P<n>[0-9a-f]{{1,8}})(?:, EPC: (?P<epc>{_H8}))?(?:, MTVAL: (?P<mtval>{_H8}))?", ("exception: ",)),
-        Spec("nuttx-regs", rf"(?:up_dump_register|(?:riscv|xtensa|up)_registerdump):(?P<regs>(?:\s{{1,6}}[A-Z]\w{{1,5}}:\s?{_H8}){{1,9}})", ("up_dump_register:", "_registerdump:")),
-        Spec("nuttx-text", r"(?:dump_assert_info|up_assert|riscv_exception|dump_stackinfo|stack_dump|dump_stacks): ", ("dump_", "up_assert: ", "riscv_exception: ", "stack_dump: ")),
+        Spec("nuttx-regs", rf"(?:up_dump_register|(?:riscv|xtensa|up)_registerdump):(?P<regs>(?:\s{{1,6}}[A-Z]\w{{1,5}}:\s?{_H8}){{1,9}})", ("up_dump_register:", "_registerdump:"), inside=True),
+        Spec("nuttx-text", r"(?:dump_assert_info|up_assert|riscv_exception|dump_stackinfo|stack_dump|dump_stacks): ", ("dump_", "up_assert: ", "riscv_exception: ", "stack_dump: "), inside=True),
     ),
     table={
         **rules("- told", "nuttx-user", nuttx_user, "told"),
@@ -222,4 +222,64 @@ NUTTX = Format(
     patience=6,
 )
 
-FORMATS = (LUA, MONGOOSE, MICROPYTHON, DECODED, ZEPHYR, NUTTX)
+# --- Rust without an operating system: esp-hal and esp-backtrace ------------------------------------------------------
+
+
+def hal_exception(dump: Dump, token: Token) -> str | None:
+    """`Exception 'NAME' mepc=…, mtval=…`."""
+    if dump.kind is not None and dump.number is not None:
+        return SPLIT
+    dump.kind = "exception"
+    dump.framework = "esp-hal"
+    dump.number, dump.name = causes.exception_number(token["name"]), token["name"]
+    dump.registers["mepc"], dump.registers["mtval"] = int(token["pc"], 16), int(token["va"], 16)
+    dump.say(token["name"])
+    dump.strong = True
+    return None
+
+
+def hal_panic(dump: Dump, token: Token) -> str | None:
+    """`====== PANIC ======`, `!! A panic occurred in 'FILE', at line N`."""
+    if dump.kind is not None and any(dump.backtraces):
+        return SPLIT
+    if dump.kind == "panic":
+        return None
+    dump.kind = dump.kind or "panic"
+    dump.framework = "esp-hal"
+    dump.strong = True
+    return hal_place(dump, token) if token.groups.get("file") else None
+
+
+def hal_place(dump: Dump, token: Token) -> str | None:
+    """`panicked at FILE:LINE:COLUMN`: host programs say so as well, so it begins nothing."""
+    if dump.location is None:
+        dump.location = Location(file=token["file"], line=token.number("line"))
+    return None
+
+
+def hal_frame(dump: Dump, token: Token) -> str | None:
+    """One address of the backtrace."""
+    dump.frame(int(token["pc"], 16), None)
+    return None
+
+
+ESP_HAL = Format(
+    name="esp-hal",
+    tokens=(
+        Spec("hal-exception", rf"Exception '(?P<name>[A-Z][\w /-]{{3,40}})' mepc=(?:0x)?(?P<pc>{_H8}), mtval=(?:0x)?(?P<va>{_H8})", ("' mepc=",)),
+        Spec("hal-panic", r"={12,40} PANIC ={12,40}|!! A panic occurr?ed in '(?P<file>[^'\n]{1,200})', at line (?P<line>\d{1,6})", ("= panic =", "!! a panic occur")),
+        Spec("hal-place", r"panicked at (?P<file>[\w./\\-]{1,200}\.rs):(?P<line>\d{1,6}):\d{1,5}", ("panicked at ",), inside=True),
+        Spec("hal-frame", r"(?:^|(?<=\] ))\s{0,4}0x(?P<pc>4[0-9a-fA-F]{7})(?=\s*$| \([a-z_]{3,30} )", ("0x4",), inside=True),
+    ),
+    table={
+        **rules("- told", "hal-exception", hal_exception, "told"),
+        **rules("- told bt", "hal-panic", hal_panic, "told"),
+        **rules("told", "hal-place", hal_place, "told"),
+        **rules("told", "backtrace", idf_body.begin_backtrace, "bt"),
+        **rules("bt", "hal-frame", hal_frame, "bt"),
+        **rules("bt", "pair", idf_body.pair, "bt"),
+    },
+    patience=12,
+)
+
+FORMATS = (LUA, MONGOOSE, MICROPYTHON, DECODED, ZEPHYR, NUTTX, ESP_HAL)

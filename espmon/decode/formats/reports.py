@@ -153,7 +153,7 @@ def _epc(dump: Dump, token: Token) -> str | None:
 ESPURNA = Format(
     name="espurna-crash",
     tokens=(
-        Spec("espurna-crash", r"(?i:latest crash was at) \d{1,12} ms after boot", ("latest crash was at ",)),
+        Spec("espurna-crash", r"(?i:latest crash was at) \d{1,12} ms after boot|(?<!\w)Crash at \d{1,12} ms(?!\w)", ("latest crash was at ", "crash at ")),
         Spec("espurna-reason", r"(?<!\w)Reason of restart: (?P<n>\d{1,3})", ("reason of restart: ",)),
         Spec("espurna-cause", r"(?<!\w)Exception cause: (?P<n>\d{1,3})", ("exception cause: ",)),
         Spec("espurna-sp", rf"sp=0x(?P<sp>{_H8}) end=0x(?P<end>{_H8})(?: saved=0x[0-9a-fA-F]{{1,8}})?", (" end=0x",)),

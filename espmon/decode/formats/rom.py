@@ -55,7 +55,7 @@ TOKENS = (
         "loader-error",
         r"No bootable app partitions[^\n]{0,60}|(?:Factory|Test|OTA) app partition[^\n]{0,20} is not bootable|Failed to (?:verify|load) partition table"
         r"|partition \d+ invalid magic number 0x[0-9a-fA-F]+|[Ii]mage at 0x[0-9a-fA-F]+ has invalid magic byte[^\n]{0,60}|invalid segment length 0x[0-9a-fA-F]+"
-        r"|no good rom available|backup boot failed|Rom \d is bad|(?:This chip is|image requires chip rev|Image requires efuse)[^\n]{0,90}revision?[^\n]{0,80}", (" has invalid magic byte", " invalid magic number 0x", " is bad", " is not bootable", "backup boot failed", " partition table", "invalid segment length 0x", "no bootable app partitions", "no good rom available", "revisio"),
+        r"|no good rom available|backup boot failed|Invalid image block, can't boot|ota data partition invalid and no factory|Image length \d+ doesn't fit in partition length|failed to load bootloader header|Rom \d is bad|(?:This chip is|image requires chip rev|Image requires efuse)[^\n]{0,90}revision?[^\n]{0,80}", (" has invalid magic byte", " invalid magic number 0x", " is bad", " is not bootable", "backup boot failed", "invalid image block", "ota data partition invalid", "fit in partition length", "failed to load bootloader header", " partition table", "invalid segment length 0x", "no bootable app partitions", "no good rom available", "revisio"),
     ),
 )
 
