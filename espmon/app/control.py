@@ -334,7 +334,8 @@ def _attach(c: Conversation) -> None:
         return
     attached = Attached(c.who)
     lines = _Lines()
-    watch.attached = [*watch.attached, attached]
+    with watch.hands:
+        watch.attached = [*watch.attached, attached]
 
     def from_client(letter: bytes, payload: bytes) -> None:
         if letter == b"D":
@@ -377,7 +378,8 @@ def _attach(c: Conversation) -> None:
                 state = watch.state
                 c.wire.send_json({"state": state, "holder": watch.holder})
     finally:
-        watch.attached = [a for a in watch.attached if a is not attached]
+        with watch.hands:
+            watch.attached = [a for a in watch.attached if a is not attached]
         if watch.writer is attached:
             watch.writer = None
 

@@ -251,15 +251,17 @@ class RecoveryPolicy:
         return state
 
     def _restore(self, state: Mapping[str, Any], at: float) -> None:
-        self.starts = [float(t) for t in state.get("starts", ())]
+        # times of a clock that ran ahead, then was set right, count as now: they must not lock a board for years either
+        self.starts = [min(float(t), at) for t in state.get("starts", ())]
         self.writes = {str(k): [float(t) for t in v] for k, v in state.get("writes", {}).items()}
         self.suspect = [str(s) for s in state.get("suspect", ())]
         self.strikes = int(state.get("strikes", 0))
         # a clock that was wrong must not lock a board for years
         self.quiet_until = min(float(state.get("quiet_until", 0.0)), at + max(self.settings.pauses_s, default=0.0))
         self.locked = state.get("locked")
-        self.brownout_at = state.get("brownout_at")
-        self.recovered_at = state.get("recovered_at")
+        brownout, recovered = state.get("brownout_at"), state.get("recovered_at")
+        self.brownout_at = min(float(brownout), at) if brownout is not None else None
+        self.recovered_at = min(float(recovered), at) if recovered is not None else None
         if stored := state.get("incident"):
             self.incident = Incident(**stored)
             self._cause = self.incident.cause
@@ -284,8 +286,8 @@ class RecoveryPolicy:
 
     def heard(self, at: float, line: int, *, marker: bool = False) -> None:
         """A line of ordinary printable text was received. `line`: its number; `marker`: it matches the user's pattern."""
-        if self.incident is not None and self.incident.running is not None:
-            return  # heard while a rung has the board
+        if self.incident is not None and self.incident.running is not None and self._resume_at is None:
+            return  # heard while a rung has the board; after the host's restart none has it yet
         life = self._life
         life.heard = True
         if marker:

@@ -65,16 +65,18 @@ class Attached:
         self.who = who
         self.ready = threading.Event()
         self._pieces: deque[bytes] = deque()
-        self._waiting = 0
+        # two counts with one writer each: a single one, changed by two threads, would drift until nothing fits any more
+        self._offered = 0
+        self._taken = 0
         self.dropped = 0
         self.closed = False
 
     def offer(self, data: bytes) -> None:
         """Called by the port's reader; never blocks."""
-        if self._waiting + len(data) > ATTACH_BYTES:
+        if self._offered - self._taken + len(data) > ATTACH_BYTES:
             self.dropped += len(data)
             return
-        self._waiting += len(data)
+        self._offered += len(data)
         self._pieces.append(data)
         if not self.ready.is_set():
             self.ready.set()
@@ -86,7 +88,7 @@ class Attached:
         while self._pieces:
             pieces.append(self._pieces.popleft())
         data = b"".join(pieces)
-        self._waiting -= len(data)
+        self._taken += len(data)
         return data
 
     def close(self) -> None:
@@ -126,12 +128,17 @@ class Watch:
         self.try_again = 0.0
         self.told_problem: str | None = None
         self.inbox: deque[tuple[float, float, bytes]] = deque()
-        self.inbox_bytes = 0
+        # bytes put into the inbox by whoever reads the port, and taken from it by whoever decodes: one writer each, because
+        # a count changed by two threads drifts, and after months nothing would be let in any more
+        self.inbox_put = 0
+        self.inbox_taken = 0
         self.skipped = 0
+        self.hands = threading.Lock()  # changes of `attached`
         self.io = threading.RLock()  # writes to the port, and its changes of hands
         self.judging = threading.RLock()  # the decoder and the policy
         self.due: float | None = None
         self.noted_text = 0.0
+        self.changed: str | None = None  # why the port has to be opened anew as soon as whoever has it gives it back
         self._tail = b""
         self._text_left = 0
         self._wake: Callable[[], None] = lambda: None
@@ -148,10 +155,10 @@ class Watch:
             each.offer(data)
         if self.offered is not None:
             self.offered.heard(data)
-        if self.inbox_bytes > INBOX_BYTES:
+        if self.inbox_put - self.inbox_taken > INBOX_BYTES:
             self.skipped += len(data)
         else:
-            self.inbox_bytes += len(data)
+            self.inbox_put += len(data)
             self.inbox.append((at, mono, data))
 
     def gone(self, problem: PortGone) -> None:
@@ -178,7 +185,7 @@ class Watch:
             if end >= 0:
                 text = text[:end]
             if len(text.translate(None, _PRINTABLE)) * 10 <= len(text) > 0:
-                self.inbox_bytes += len(text)
+                self.inbox_put += len(text)
                 self.inbox.append((chunk.at, chunk.mono, text))
         self._wake()
 
@@ -374,7 +381,7 @@ class Supervisor:
                 gone = self.watches.pop(name)
                 if gone.offered is not None:
                     gone.offered.stop()
-                self._drop(gone, "no longer in the configuration")
+                self._drop(gone, "no longer in the configuration", for_good=True)
                 self.writer.release(name)
             for name, section in wanted.items():
                 watch = self.watches.get(name)
@@ -396,7 +403,12 @@ class Supervisor:
 
     def _new_watch(self, name: str, section: Section, settings: PolicySettings) -> Watch:
         now = time.time()
-        policy = RecoveryPolicy(name, settings, self._states.get(name), at=now, fleet=self.fleet)
+        try:
+            policy = RecoveryPolicy(name, settings, self._states.get(name), at=now, fleet=self.fleet)
+        except (TypeError, ValueError, AttributeError) as error:
+            # another version wrote it, or the disk damaged it: what was done to this board is not known any more
+            _log.error("%s: the stored state of its recovery cannot be read (%s)", name, error)
+            policy = RecoveryPolicy(name, settings, {"locked": "the stored state of its recovery cannot be read"}, at=now, fleet=self.fleet)
         watch = Watch(name, section, self.writer.open(name), policy, self._rate_for(section))
         watch._wake = self._read
         watch._gone = self._port_gone
@@ -449,6 +461,7 @@ class Supervisor:
 
     def _known_good(self, section: Section) -> str | None:
         """The digest of the board's known-good image: named in the configuration, else learnt or added."""
+        self.problems.pop(section.name, None)  # it is told anew when it is still there
         if not section.image:
             return self.images.known_good(section.name)
         pieces = []
@@ -641,9 +654,14 @@ class Supervisor:
         watch.log.mark("gone", watch.since, time.monotonic(), reason=reason)
         self._port_state(watch, "gone", reason)
 
-    def _drop(self, watch: Watch, reason: str) -> None:
-        """Closes a port because of the configuration."""
+    def _drop(self, watch: Watch, reason: str, *, for_good: bool = False) -> None:
+        """Closes a port because of the configuration; one that is lent or worked on when it is given back."""
         with watch.io:
+            if watch.state == "lent" and not for_good:
+                return  # whoever has it keeps it: it is opened with the new settings when it comes back
+            watch.changed = reason if watch.state == "busy" else None
+            if watch.changed is not None:
+                return
             self._reader_of(watch).remove(watch)
             if watch.port is not None:
                 watch.port.dispose()
@@ -698,18 +716,23 @@ class Supervisor:
         finally:
             with self._lock:
                 self._busy -= 1
+            gone_for: str | None = None
             with watch.io:
                 watch.holder = None
                 if watch.state == "busy":
+                    watch.state = "run"
                     if lost is None and port.is_open:
-                        watch.state = "run"
                         with contextlib.suppress(PortProblem):
                             if port.baud != watch.rate.baud:
                                 port.set_baud(watch.rate.baud)
                         reader.add(watch, port)
                     else:
-                        watch.state = "run"
-                        self._lost(watch, lost or "it was closed")
+                        gone_for = lost or "it was closed"
+            # not with `io` held: it takes `judging`, and who holds that takes `io` (a change of rate)
+            if gone_for is not None:
+                self._lost(watch, gone_for)
+            elif watch.changed is not None:
+                self._drop(watch, watch.changed)
 
     def lend(self, name: str, who: str) -> Watch:
         """Closes the port for `who` until :meth:`reclaim`. Raises `PortProblem`."""
@@ -827,7 +850,7 @@ class Supervisor:
                 at, mono, data = watch.inbox.popleft()
                 pieces.append(data)
             block = b"".join(pieces)
-            watch.inbox_bytes -= len(block)
+            watch.inbox_taken += len(block)
             if watch.skipped:
                 skipped, watch.skipped = watch.skipped, 0
                 self.publish(watch, ev.Gap(at=now, port=watch.name, bytes=skipped, reason="decoder too slow; the raw log has them"))

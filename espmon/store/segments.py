@@ -46,6 +46,11 @@ _PAYLOAD_LIMIT = 4096
 INDEX_EVERY_S = 0.01
 # The writer gathers what several reads bring: what a kill can lose at most.
 _GATHER_S = 0.05
+# While the disk refuses: how many marks wait, and how far apart in time small reads may be to become one. What waits is
+# bounded in bytes; these bound what goes with each.
+_MARKS_WAITING = 1000
+_MERGE_S = 1.0
+_MERGE_BYTES = 4096
 # A difference between the wall clock's and the monotonic clock's advance that is written down as a jump.
 CLOCK_JUMP_S = 1.0
 # Index bytes that wait in memory while the disk is full; older time stamps are dropped first, the bytes they time stay.
@@ -251,6 +256,7 @@ class PortLog:
         self._lock = threading.Lock()
         self._ring: deque[tuple[float, float, bytes] | _Mark] = deque()
         self._waiting = 0
+        self._marks = 0  # handed in since the disk last took all that waited
         self._lost = 0  # bytes dropped from the ring since the last gap record
         self._lost_at = 0.0
         self._raw = -1
@@ -269,7 +275,11 @@ class PortLog:
         """Hands `data`, received at `at` (Unix s, `mono` monotonic s), to the log. Never blocks on the disk."""
         with self._lock:
             self.bytes_received += len(data)
-            self._ring.append((at, mono, data))
+            last = self._ring[-1] if self.full and self._ring else None
+            if last is not None and not isinstance(last, _Mark) and len(last[2]) < _MERGE_BYTES and mono - last[1] < _MERGE_S:
+                self._ring[-1] = (last[0], last[1], last[2] + data)
+            else:
+                self._ring.append((at, mono, data))
             self._waiting += len(data)
             if self._waiting > self.ring_bytes:
                 self._drop(at)
@@ -297,13 +307,17 @@ class PortLog:
 
     def mark(self, what: str, at: float, mono: float, **facts: Any) -> None:
         """Writes into the index that something happened to the port here (``lent``, ``reset-caused`` ...)."""
+        self._mark(_Mark(Kind.MARK, at, mono, {"what": what, **facts}))
+
+    def _mark(self, mark: _Mark) -> None:
         with self._lock:
-            self._ring.append(_Mark(Kind.MARK, at, mono, {"what": what, **facts}))
+            if self._marks < _MARKS_WAITING:
+                self._marks += 1
+                self._ring.append(mark)
 
     def gap(self, count: int | None, reason: str, at: float, mono: float) -> None:
         """Writes down that `count` bytes (None: unknown) were lost before the log saw them."""
-        with self._lock:
-            self._ring.append(_Mark(Kind.GAP, at, mono, {"bytes": count, "reason": reason}))
+        self._mark(_Mark(Kind.GAP, at, mono, {"bytes": count, "reason": reason}))
 
     @property
     def waiting(self) -> int:
@@ -348,6 +362,7 @@ class PortLog:
                 if written < len(items):
                     self._put_back(items[written:])
             self.full = False
+            self._marks = 0
             self._flush_index()
         except OSError as error:
             if error.errno not in _FULL:
@@ -660,6 +675,7 @@ class LogWriter:
         self._clock = clock or (lambda: (time.time(), time.monotonic()))
         self._logs: dict[str, PortLog] = {}
         self._lock = threading.Lock()
+        self._writing = threading.Lock()  # one thread at a time in a log's files: a log may end while the writer is at it
         self._wake = threading.Event()
         self._stop = False
         self._sync_now: set[str] = set()
@@ -684,8 +700,10 @@ class LogWriter:
         """Ends the log of a port that is no longer watched."""
         with self._lock:
             log = self._logs.pop(name, None)
-            if log is not None:
-                self._report(log.close(*self._clock()))
+        if log is not None:
+            with self._writing:
+                gaps = log.close(*self._clock())
+            self._report(gaps)
 
     def start(self) -> None:
         """Starts the writer and the keeper threads."""
@@ -712,9 +730,12 @@ class LogWriter:
         for thread in self._threads:
             thread.join(10)
         with self._lock:
-            for log in self._logs.values():
-                self._report(log.close(*self._clock()))
+            logs = list(self._logs.values())
             self._logs.clear()
+        for log in logs:
+            with self._writing:
+                gaps = log.close(*self._clock())
+            self._report(gaps)
 
     def _report(self, gaps: list[LogGap]) -> None:
         if gaps and self._on_gaps:
@@ -745,11 +766,15 @@ class LogWriter:
             urgent.add(self._sync_now.pop())
         for log in logs:
             before = log.full
-            self._report(log.drain(now, mono, allowed=not self.low_on_space))
-            if sync_all or log.name in urgent:
-                log.sync(now, mono)
-            if sync_all:
-                log.vanished()
+            with self._writing:
+                if self._logs.get(log.name) is not log:
+                    continue  # ended meanwhile
+                gaps = log.drain(now, mono, allowed=not self.low_on_space)
+                if sync_all or log.name in urgent:
+                    log.sync(now, mono)
+                if sync_all:
+                    log.vanished()
+            self._report(gaps)
             if log.full and not before:
                 self._keep_wake.set()
 

@@ -41,9 +41,9 @@ def test_what_boards_say_is_logged_decoded_and_counted(tmp_path: Path, boards: l
         boot = daemon.of_type("boot")[0]
         assert (boot["port"], boot["reset"]["code"], boot["caused_by"]) == ("b0", 4, "open")
         until(lambda: daemon.raw_log("b0") == said, what="the raw log")
-        status = daemon.status()
-        assert status["ports"]["b0"]["state"] == "run"
-        assert status["ports"]["b0"]["crashes"][0]["count"] >= 1
+        assert daemon.status()["ports"]["b0"]["state"] == "run"
+        until(lambda: daemon.status()["ports"]["b0"]["crashes"], what="the crash in the database")
+        assert daemon.status()["ports"]["b0"]["crashes"][0]["count"] >= 1
         assert daemon.command("status").returncode == 0
         events = [json.loads(x) for x in daemon.command("events", "b0", "--json").stdout.splitlines()]
         assert [e["type"] for e in events][:2] == ["port", "boot"]
@@ -125,6 +125,20 @@ def test_reload_touches_only_what_changed(tmp_path: Path, boards: list[PtyBoard]
         daemon.command("reload")
         until(lambda: daemon.of_type("port")[-1]["state"] == "closed", what="closing the removed one")
         assert list(daemon.status()["ports"]) == ["b1"]
+
+
+def test_reload_leaves_a_lent_port_to_whoever_has_it(tmp_path: Path, boards: list[PtyBoard]) -> None:
+    first = section("b0", boards[0].path)
+    with running(DaemonProcess(tmp_path, first)) as daemon:
+        until(lambda: daemon.of_type("port"), what="opening")
+        daemon.command("release", "b0")
+        daemon.config.write_text(first.replace("115200", "57600"))
+        daemon.command("reload")
+        assert daemon.status()["ports"]["b0"]["state"] == "lent"
+        boards[0].say(b"not for the daemon\r\n")
+        assert daemon.command("reclaim", "b0").stdout.startswith("b0: run")
+        assert daemon.status()["ports"]["b0"]["baud"] == 57600
+        assert [e["state"] for e in daemon.of_type("port")] == ["opened", "closed", "returned"]
 
 
 def test_a_boot_loop_is_told_and_hooks_get_it(tmp_path: Path, boards: list[PtyBoard]) -> None:

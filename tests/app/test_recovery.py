@@ -475,3 +475,12 @@ class Chaos(RuleBasedStateMachine):
 
 Chaos.TestCase.settings = hypothesis_settings(max_examples=40, stateful_step_count=50, deadline=None)
 TestChaos = Chaos.TestCase
+
+
+def test_times_of_a_clock_that_ran_ahead_lock_nothing_for_long() -> None:
+    years = 10 * 365 * 86_400.0
+    at = 1_000_000.0
+    state = {"starts": [at + years] * 2, "brownout_at": at + years, "recovered_at": at + years, "quiet_until": at + years, "strikes": 1}
+    policy = RecoveryPolicy("b", FLASH, state, at=at)
+    assert policy.refusal(at + 1.0) is not None, "what was just done still counts"
+    assert policy.refusal(at + BROWNOUT_HOLD_S + 1.0) is None

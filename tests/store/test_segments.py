@@ -348,3 +348,46 @@ def test_kill_nine_loses_nothing_that_was_written(tmp_path: Path) -> None:
         assert isinstance(segment, Segment)
         size = sg.raw_size(segment)
         assert all(r.offset <= size for r in segment.records())
+
+
+def test_what_waits_for_a_full_disk_is_bounded_in_number_too(tmp_path: Path) -> None:
+    log = PortLog(tmp_path, "p", LogLimits())
+    log.append(b"begun", 999.0, -1.0)
+    log.drain(999.0, -1.0, allowed=False)
+    said = b""
+    for i in range(20_000):
+        log.append(b"%05d\n" % i, 1000.0 + i / 100, i / 100)
+        said += b"%05d\n" % i
+        log.mark("flapping", 1000.0 + i / 100, i / 100, n=i)
+    assert len(log._ring) < 3000
+    log.drain(1300.0, 300.0, allowed=False)
+    for i in range(20_000):
+        log.append(b"x", 1300.0 + i / 100, 300.0 + i / 100)
+    assert len(log._ring) < 3000
+    log.drain(1600.0, 600.0)
+    log.mark("well again", 1600.0, 600.0)
+    log.close(1601.0, 601.0)
+    assert stored(tmp_path / "p") == b"begun" + said + b"x" * 20_000
+    marks = notes(tmp_path / "p", Kind.MARK)
+    assert marks[0].payload["n"] == 0
+    assert marks[-1].payload["what"] == "well again"
+
+
+def test_a_log_that_ended_is_not_opened_again_by_the_writer(tmp_path: Path) -> None:
+    writer = LogWriter(tmp_path, LogLimits())
+    log = writer.open("p")
+    log.append(b"one", 1000.0, 0.0)
+    writer.write_round(1000.0, 0.0)
+    other = writer.open("q")
+
+    def must_not(*a: object, **k: object) -> list[sg.LogGap]:
+        raise AssertionError("a log that ended was written to")
+
+    def then_release(*a: object, **k: object) -> list[sg.LogGap]:
+        # between taking the list of logs and coming to this one, the board leaves the configuration
+        writer._logs.pop("q")
+        return []
+
+    log.drain = then_release  # type: ignore[method-assign]
+    other.drain = must_not  # type: ignore[method-assign]
+    writer.write_round(1001.0, 1.0)

@@ -1,0 +1,136 @@
+"""The supervisor in this process: what threads do to each other."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+if sys.platform == "win32":
+    pytest.skip("boards on ptys are POSIX", allow_module_level=True)
+
+sys.path.insert(0, str(Path(__file__).parent))
+from daemon_rig import PtyBoard, until
+
+from espmon.app.config import read_config
+from espmon.app.supervisor import ATTACH_BYTES, Attached, Supervisor, Watch
+from espmon.errors import PortGone
+from espmon.store.database import Database
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> PtyBoard:
+    return PtyBoard(tmp_path / "tty0")
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path, board: PtyBoard) -> Iterator[Supervisor]:
+    config = tmp_path / "espmon.toml"
+    config.write_text(f'[[port]]\nname = "b"\nmatch = {{ device = "{board.path}" }}\nbaud = 115200\n')
+    made = Supervisor(read_config(config), tmp_path / "state", tmp_path / "log")
+    made.start()
+    until(lambda: made.watches["b"].state == "run", what="opening")
+    yield made
+    made.stop(2.0)
+
+
+def test_a_port_lost_by_its_borrower_does_not_stop_who_decodes(supervisor: Supervisor) -> None:
+    """The decoder holds `judging` and then takes `io`, for a change of rate: nobody may take them the other way round."""
+    watch = supervisor.watches["b"]
+    judging, went = threading.Event(), threading.Event()
+    got_io: list[bool] = []
+
+    def decoder() -> None:
+        with watch.judging:
+            judging.set()
+            until(lambda: watch.state == "away", what="losing the port")
+            got_io.append(watch.io.acquire(timeout=5.0))
+            if got_io[0]:
+                watch.io.release()
+        went.set()
+
+    def borrow_and_lose() -> None:
+        with supervisor.borrow(watch, "a test"):
+            judging.wait(5.0)
+            raise PortGone("b", "unplugged")
+
+    def borrower() -> None:
+        with pytest.raises(PortGone):
+            borrow_and_lose()
+
+    threads = [threading.Thread(target=t) for t in (decoder, borrower)]
+    for t in threads:
+        t.start()
+    assert went.wait(15.0)
+    for t in threads:
+        t.join(15.0)
+    assert got_io == [True]
+
+
+def test_a_reload_waits_for_whoever_works_on_the_board(supervisor: Supervisor, tmp_path: Path) -> None:
+    watch = supervisor.watches["b"]
+    config = tmp_path / "espmon.toml"
+    with supervisor.borrow(watch, "a test") as port:
+        config.write_text(config.read_text().replace("115200", "57600"))
+        supervisor.reload(read_config(config))
+        assert port.is_open
+        assert watch.state == "busy"
+    until(lambda: watch.state == "run" and watch.port is not None and watch.port.baud == 57600, what="opening anew")
+
+
+def test_a_stored_state_that_cannot_be_read_locks_the_board_and_stops_nobody(tmp_path: Path, board: PtyBoard) -> None:
+    state = tmp_path / "state"
+    database = Database(state / "espmon.sqlite")
+    database.save_recovery_state("b", 1.0, {"incident": {"no such": "field"}, "starts": [None]})
+    database.close()
+    config = tmp_path / "espmon.toml"
+    config.write_text(f'[[port]]\nname = "b"\nmatch = {{ device = "{board.path}" }}\nrecover = "flash"\n')
+    supervisor = Supervisor(read_config(config), state, tmp_path / "log")
+    try:
+        refusal = supervisor.watches["b"].policy.refusal(2.0)
+        assert refusal is not None
+        assert refusal[0] == "locked"
+    finally:
+        supervisor.stop(1.0)
+
+
+def test_counts_of_waiting_bytes_do_not_drift() -> None:
+    """Two threads that change one count lose some of the changes; after months nothing would fit any more."""
+    attached = Attached("a test")
+    stop = threading.Event()
+
+    def take() -> None:
+        while not stop.is_set():
+            attached.take()
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=take)
+    thread.start()
+    try:
+        piece = os.urandom(64)
+        for _ in range(20_000):
+            attached.offer(piece)
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(before)
+    attached.take()
+    attached.dropped = 0
+    attached.offer(bytes(ATTACH_BYTES))
+    assert attached.dropped == 0
+    assert len(attached.take()) == ATTACH_BYTES
+
+
+def test_a_watch_takes_bytes_again_after_its_decoder_was_slow(supervisor: Supervisor) -> None:
+    watch: Watch = supervisor.watches["b"]
+    with watch.judging:
+        for _ in range(6):
+            watch.heard(bytes(1 << 20), 1.0, 1.0)
+        assert watch.skipped > 0
+    supervisor._read()
+    until(lambda: not watch.inbox and watch.skipped == 0 and watch.inbox_put == watch.inbox_taken, what="taking")
