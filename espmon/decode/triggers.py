@@ -31,7 +31,7 @@ _PATTERN = re.compile(
     |R(?:OM:|estartReason|\ not\ in\ IRAM|eset\ [RrCc]|ebooting|eason\ of|EPL)
     |F(?:atalE|ailed\ to\ |ileNot|alling\ back)
     |A(?:\ fatal|T\ version|T\+GMR)
-    |E(?:rrno|rror\ while)|\ serial\ error|!!\ A\ panic|Crash\ at\ \d
+    |E(?:rrno|rror\ while)|!!\ A\ panic|Crash\ at\ \d
     |N(?:LR\ jump|o\ signature)|Latest\ crash|K(?:\ version|\ failed|\\?")|Trap\ \d|MEPC|XC(?:VADDR|CAUSE)|\+CIPUP
     """,
     re.VERBOSE,

@@ -275,3 +275,19 @@ def test_loader_refuses_an_image() -> None:
 
 def test_names_of_causes_are_no_crash() -> None:
     assert said("Rst cause No.\nCause\n2\nExternal reset or wake-up from Deep-sleep\n4\nHardware WDT reset\n") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'MQT: stat/lab/STATUS12 = {\n  "StatusSTK":{\n    "Exception":29,\n    "Reason":"Exception",\n    "EPC":["4025abbd","00000000","00000000"],\n    "EXCVADDR":"00000010",\n    "DEPC":"00000000",\n    "CallChain":["402485ed","40248929","402489ae"]\n  }\n}\n',
+        '{\n  "Info3": {\n    "RestartReason": {\n      "Exception": 29,\n      "Reason": "Exception",\n      "EPC": [\n        "4025abbd",\n        "00000000",\n        "00000000"\n      ],\n      "EXCVADDR": "00000010",\n      "DEPC": "00000000",\n      "CallChain": [\n        "402485ed",\n        "40248929",\n        "402489ae"\n      ]\n    }\n  }\n}\n',
+    ],
+)
+def test_tasmota_report_on_several_lines(text: str) -> None:
+    (e,) = said(text)
+    assert isinstance(e, Reset)
+    assert e.exception is not None
+    assert e.exception.number == 29
+    assert {k: str(v) for k, v in e.registers.items()} == {"epc1": "0x4025abbd", "epc2": "0x00000000", "epc3": "0x00000000", "excvaddr": "0x00000010", "depc": "0x00000000"}
+    assert [str(f.pc) for b in e.backtraces for f in b] == ["0x402485ed", "0x40248929", "0x402489ae"]

@@ -295,4 +295,61 @@ TASMOTA = Format(
     facts={"tasmota-text": tasmota_text, "tasmota-crash": tasmota_crash},
 )
 
-FORMATS = (RESET_INFO, NODEMCU, ESPURNA, ESPHOME, TASMOTA)
+def pretty_begin(dump: Dump, token: Token) -> str | None:
+    """`"StatusSTK": {` at the end of a line: the same, one field per line."""
+    dump.report = "tasmota"
+    return None
+
+
+def pretty_field(dump: Dump, token: Token) -> str | None:
+    """`"NAME": VALUE`, a list's values may follow on lines of their own."""
+    name, value = token["name"], token["value"]
+    dump.marks -= {"EPC", "CallChain"}
+    if name == "Exception" and value.isdigit():
+        dump.number = int(value)
+        dump.name = causes.XTENSA.get(dump.number)
+        dump.strong = True
+    elif name == "Reason":
+        dump.say(value.strip('"'))
+        dump.reset = ResetCause(code=None, name=value.strip('"'), meaning="a fatal exception", abnormal=True)
+    elif name in ("EXCVADDR", "DEPC") and re.fullmatch(f'"{_H8}"', value):
+        dump.registers[name.lower()] = int(value[1:9], 16)
+    elif name in ("EPC", "CallChain"):
+        if re.fullmatch(f'"{_H8}"', value):
+            dump.registers["epc"] = int(value[1:9], 16)
+        else:
+            dump.marks.add(name)
+    return None
+
+
+def pretty_value(dump: Dump, token: Token) -> str | None:
+    """One value of a list."""
+    value = int(token["v"], 16)
+    if "CallChain" in dump.marks:
+        dump.frame(value, None)
+    elif "EPC" in dump.marks:
+        for name in ("epc1", "epc2", "epc3"):
+            if name not in dump.registers:
+                dump.registers[name] = value
+                break
+    return None
+
+
+PRETTY = Format(
+    name="tasmota-lines",
+    tokens=(
+        Spec("stk-begin", r'"(?:RestartReason|StatusSTK)"\s?:\s?\{\s{0,3}$', ('"restartreason"', '"statusstk"')),
+        Spec("stk-field", r'"(?P<name>Exception|Reason|EPC|EXCVADDR|DEPC|CallChain)"\s?:\s{0,3}(?P<value>\d{1,3}|"[^"\n]{0,80}"|\[)', ('"exception"', '"reason"', '"epc"', '"excvaddr"', '"depc"', '"callchain"'), inside=True),
+        Spec("stk-value", rf'"(?P<v>{_H8})"', ('"4', '"0', '"3'), inside=True),
+        Spec("stk-end", r"^\s{0,12}\}", ("}",), inside=True),
+    ),
+    table={
+        **rules("-", "stk-begin", pretty_begin, "told"),
+        **rules("told", "stk-field", pretty_field, "told"),
+        **rules("told", "stk-value", pretty_value, "told"),
+        **rules("told", "stk-end", None, END),
+    },
+    patience=2,
+)
+
+FORMATS = (RESET_INFO, NODEMCU, ESPURNA, ESPHOME, TASMOTA, PRETTY)
