@@ -32,7 +32,7 @@ _MAX_ANSWERS = 4096
 
 
 class Program:
-    """One ELF that stays usable while builds replace it. `problem` says why there is no `elf`, when there is none."""
+    """One ELF that stays usable while builds replace it. `problem` says why there is no `elf`, or only an older one."""
 
     def __init__(self, path: str | Path, index_dir: Path | None = None) -> None:
         self.path = Path(path)
@@ -51,7 +51,8 @@ class Program:
     def refresh(self, *, now: bool = False) -> bool:
         """Reads the file again when it was replaced; True when it was.
 
-        A file that cannot be read (a linker is writing it?) is tried again when it changes.
+        A file that cannot be read (a linker is writing it?) is tried again when it changes; until then what was read
+        before stays in use: the board, too, runs the build before.
         """
         moment = time.monotonic()
         if not now and moment - self._checked < _RECHECK_S:
@@ -64,17 +65,22 @@ class Program:
         if stamp == self._stamp and (stamp is not None or self.problem is not None):
             return False
         self._stamp = stamp
-        self._reader = None
-        self._unwinder = None
-        self._chip_known = False
-        self._index = None
-        self.elf = None
         try:
             elf = ElfFile.open(self.path)
             _expect_usable(elf)
         except ElfUnusable as problem:
+            if self.elf is not None:  # the board still runs what was built before
+                problem = ElfUnusable(
+                    problem.path,
+                    f"{problem.reason}; what was read before stays in use",
+                    "It is read again when a build has written it.",
+                )
             self.problem = problem
-            return True
+            return False
+        self._reader = None
+        self._unwinder = None
+        self._chip_known = False
+        self._index = None
         self.problem = None
         self.elf = elf
         if self._index_dir is not None:
@@ -191,7 +197,7 @@ class Symbolizer:
 
     @property
     def problems(self) -> list[ElfUnusable]:
-        """Why ELFs that were asked for are not in use, now."""
+        """Why ELFs that were asked for are not in use now, or only as they were before a build touched them."""
         with self._lock:
             self._refresh()
             return [program.problem for program in self._programs if program.problem is not None]
