@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -145,3 +147,23 @@ def test_line_numbers_of_a_crash() -> None:
     crash = of(Crash, events)[0]
     assert (crash.line, crash.end_line) == (3, 11)
     assert crash.file == "f"
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 40_700), max_size=4))
+def test_a_flooded_line_inside_a_dump_is_cut_the_same_way_for_every_split(cuts: list[int]) -> None:
+    """Found by the fuzzer: where the crash began depended on the chunks."""
+    data = (
+        b"Core 1 register dump:\r\nPC      : 0x40" + b"x" * 10_116 + b"assert failed:assert failed:" + b"x" * 29_884
+        + b"0d2498  PS      : 0x00060b34  A0      : 0x8008ef08  A1      : 0x3ffbcd20  \xb1\x17\xc1_c\x80\xd3\r\n"
+        b"A2      : 0x00000020  A3      : 0x00000001  A4      : 0x00000020  A5      : 0x3ffb3b48  \r\n"
+        b"EXCVADDR: 0x00000000  LBEG    : 0x00000000  LEND    : 0x00000000  LCOUNT  : 0x00000000  \r\n"
+        b"\r\nBacktrace: 0x400d2498:0x3ffbcd20 0x4008ef05:0x3ffbcd40\r\n"
+    )  # fmt: skip
+    whole = Decoder(file="f")
+    want = facts(whole.feed(data) + whole.close())
+    assert want
+    edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    split = Decoder(file="f")
+    got = [event for a, b in itertools.pairwise(edges) for event in split.feed(data[a:b])] + split.close()
+    assert facts(got) == want
