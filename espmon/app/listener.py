@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from espmon.app.rate import RateFollower, WishRate
 from espmon.errors import PortGone, PortProblem
 from espmon.events import Boot, Event, Gap, PortChanged, ResetCaused
-from espmon.port import Chunk, SerialPort
+from espmon.port import Chunk, RateSet, SerialPort
 
 if TYPE_CHECKING:
     from espmon.bootloader.resets import ResetSequence
@@ -43,6 +43,13 @@ class Decodes(Protocol):
 
 
 _ESPRESSIF_USB = 0x303A  # the chip's own USB port: no transistors, and the host polls its lines
+
+
+def with_rounding(reason: str | None, got: RateSet) -> str | None:
+    """`reason`, and what the adapter made of the rate when that is another (0.5 %: more than a divider rounds)."""
+    if abs(got.off_by) <= 0.005:
+        return reason
+    return f"{f'{reason}; ' if reason else ''}the adapter says {got.got}"
 
 
 def reset_sequence(port: SerialPort) -> ResetSequence:
@@ -305,7 +312,8 @@ class Listener(threading.Thread):
         self._opened_at = now
         self._rate.opened(now, self.port.baud)
         other = self.port.device if self.port.device != self.port.name and not self.port.is_url else None
-        self._state(state, f"now {other}" if other and state == "returned" else None, self.port.baud)
+        reason = f"now {other}" if other and state == "returned" else None
+        self._state(state, with_rounding(reason, self.port.rate), self.port.baud)
 
     # --- wishes -----------------------------------------------------------------------------------------------------
 
@@ -323,9 +331,7 @@ class Listener(threading.Thread):
                     self._state("failed", problem.message)
                     return
                 self._rate.rate_set(self._clock.now(), baud)
-                if abs(got.off_by) > 0.005:
-                    reason = f"{f'{reason}; ' if reason else ''}the adapter says {got.got}"
-                self._state("rate", reason, baud)
+                self._state("rate", with_rounding(reason, got), baud)
             case Flash(images=images):
                 self._flash(images)
             case Run(sequence=choose, by=by, how=how):

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import espmon.events as ev
 from espmon.app.config import Candidate, Config, Section, assign, is_loopback
 from espmon.app.hooks import Hooks
-from espmon.app.listener import NEAR_OPENING_S, NEAR_RESET_S, Decodes, reset_sequence
+from espmon.app.listener import NEAR_OPENING_S, NEAR_RESET_S, Decodes, reset_sequence, with_rounding
 from espmon.app.rate import DEFAULT_BAUD, FixedRate, RateFollower, WishRate
 from espmon.app.readers import Reader, ThreadReader, raise_descriptor_limit
 from espmon.app.recovery import IN_LOADER, Do, Emit, Fleet, PolicySettings, RecoveryPolicy, RungResult
@@ -626,7 +626,8 @@ class Supervisor:
             self._reader_of(watch).add(watch, port)
         _log.info("%s: %s at %d baud", watch.name, watch.device, port.baud)
         watch.log.mark("opened", now, time.monotonic(), device=watch.device, baud=port.baud)
-        self._port_state(watch, "returned" if returned else "opened", f"now {watch.device}" if returned else None, port.baud)
+        reason = with_rounding(f"now {watch.device}" if returned else None, port.rate)
+        self._port_state(watch, "returned" if returned else "opened", reason, port.baud)
 
     def _reader_of(self, watch: Watch) -> Reader:
         if self.poll_reader is not None and watch.port is not None and watch.port.descriptor is not None:
@@ -882,7 +883,7 @@ class Supervisor:
             if watch.state != "run" or watch.port is None:
                 return
             try:
-                watch.port.set_baud(wish.baud)
+                got = watch.port.set_baud(wish.baud)
             except PortProblem as problem:
                 _log.warning("%s: %s", watch.name, problem.message)
                 return
@@ -890,7 +891,7 @@ class Supervisor:
         self._hurry()
         watch.rate.rate_set(now, wish.baud)
         watch.log.mark("rate", now, time.monotonic(), baud=wish.baud)
-        self._port_state(watch, "rate", wish.reason, wish.baud)
+        self._port_state(watch, "rate", with_rounding(wish.reason, got), wish.baud)
 
     def _events(self, watch: Watch, events: list[ev.Event]) -> None:
         policy = watch.policy

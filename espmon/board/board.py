@@ -145,7 +145,7 @@ class Board:
         """Set the host port's baud rate; returns the one the adapter really has. Raises ValueError when refused."""
         s = self.settings
         if s.refuse_above and rate > s.refuse_above:
-            raise ValueError(f"this adapter does not do {rate:g} baud")
+            raise ValueError(f"this adapter does not do {rate:.0f} baud")
         if s.round_rates:
             rate = min(USUAL_RATES, key=lambda usual: abs(usual - rate))
         self._collect()

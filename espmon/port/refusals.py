@@ -21,6 +21,7 @@ else:
     import termios
 
     CONFIGURING: tuple[type[Exception], ...] = (OSError, NotImplementedError, termios.error)
+SETTING: tuple[type[Exception], ...] = (*CONFIGURING, ValueError)  # pyserial's word for a special rate that is refused
 # What pyserial raises from an open port: TypeError and AttributeError when its descriptor vanishes under it.
 USING: tuple[type[Exception], ...] = (*CONFIGURING, ValueError, TypeError, AttributeError)
 OPENING: tuple[type[Exception], ...] = (*USING, ImportError)  # a URL handler's own imports
@@ -104,6 +105,8 @@ def _url_refusal(port: str, device: str, number: int | None, error: BaseExceptio
             port, f"{port}: {os.strerror(number)}", "Check that the server runs there and that a firewall lets it through."
         )
     if isinstance(error, ValueError) and not isinstance(error, OSError):
+        if device.startswith("sim://"):  # a virtual board tells wrong parameters otherwise
+            return PortProblem(port, f"{port}: {_printable(str(error))}", "Choose a rate that the adapter supports.")
         return PortNotFound(
             port,
             f"{port}: {_printable(str(error))}",

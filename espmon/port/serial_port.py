@@ -60,6 +60,16 @@ def _nothing() -> None:
     return None
 
 
+def _refuses_rate(error: Exception) -> bool:
+    """True when the driver said no to a rate and the port is still there: EINVAL, ENOTTY, EOPNOTSUPP, pyserial's ValueError."""
+    number, _ = refusals.error_numbers(error)
+    return number in (22, 25, 95) or (number is None and isinstance(error, ValueError))
+
+
+def _no_such_rate(name: str, rate: int) -> PortProblem:
+    return PortProblem(name, f"{name} refuses {rate} baud", "Choose a rate that the adapter supports.")
+
+
 class SerialPort:
     """A port by `name`: a device (``/dev/ttyUSB0``, ``ttyUSB0``, ``COM3``) or a pyserial URL.
 
@@ -121,8 +131,10 @@ class SerialPort:
         self._serial = port
         try:
             self._settle(port)
-        except refusals.CONFIGURING as error:
+        except refusals.SETTING as error:
             self.close()
+            if _refuses_rate(error):
+                raise _no_such_rate(self.name, self.baud) from None
             raise refusals.gone(self.name, error) from None
 
     def _closed_serial(self) -> serial.Serial:
@@ -437,26 +449,30 @@ class SerialPort:
     def set_baud(self, rate: int) -> RateSet:
         """Changes the rate, non-standard ones included. Raises `PortGone`, or `PortProblem` when it is refused."""
         port = self._serial
-        self.baud = rate
+        before, self.baud = self.baud, rate
         if port is None:
             return RateSet(rate)
         try:
             port.baudrate = rate
-        except ValueError:
-            raise PortProblem(
-                self.name, f"{self.name} can't be set to {rate} baud", "Choose a rate that the adapter supports."
-            ) from None
-        except refusals.CONFIGURING as error:
-            number, _ = refusals.error_numbers(error)
-            if number in (22, 25, 95):  # EINVAL, ENOTTY, EOPNOTSUPP: the driver refuses, the port is still there
-                raise PortProblem(
-                    self.name, f"{self.name} refuses {rate} baud", "Choose a rate that the adapter supports."
-                ) from None
-            raise refusals.gone(self.name, error) from None
-        return RateSet(rate, self._driver_rate())
+        except refusals.SETTING as error:
+            if not _refuses_rate(error):
+                raise refusals.gone(self.name, error) from None
+            self.baud = before
+            with contextlib.suppress(*refusals.USING):  # pyserial believes its new rate: it must know the one that holds
+                port.baudrate = before
+            raise _no_such_rate(self.name, rate) from None
+        return self.rate
+
+    @property
+    def rate(self) -> RateSet:
+        """The rate that was asked for, and what the driver says of it."""
+        return RateSet(self.baud, self._driver_rate())
 
     def _driver_rate(self) -> int | None:
-        """The rate that the driver says it has set (Linux: c_ospeed of struct termios2), None elsewhere."""
+        """The rate that the driver says it has set (Linux: c_ospeed of struct termios2; a virtual board), None elsewhere."""
+        if self.device.startswith("sim://"):
+            got = getattr(self._serial, "adapter_rate", None)
+            return got if isinstance(got, int) else None
         if sys.platform != "linux" or self._fd is None:
             return None
         import fcntl

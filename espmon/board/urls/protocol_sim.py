@@ -46,6 +46,7 @@ class Serial(SerialBase):
         self._live = live
         self._own = live is None
         self._cancelled = False
+        self.adapter_rate: int | None = None  # what the adapter made of the rate that was asked for
         super().__init__(*arguments, **named)
 
     @property
@@ -93,7 +94,7 @@ class Serial(SerialBase):
         with live.changed:
             live.catch_up()
             try:
-                live.board.set_rate(float(self._baudrate))
+                self.adapter_rate = round(live.board.set_rate(float(self._baudrate)))
             except ValueError as error:
                 raise ValueError(str(error)) from None
             live.changed.notify_all()
