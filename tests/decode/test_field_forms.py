@@ -291,3 +291,16 @@ def test_tasmota_report_on_several_lines(text: str) -> None:
     assert e.exception.number == 29
     assert {k: str(v) for k, v in e.registers.items()} == {"epc1": "0x4025abbd", "epc2": "0x00000000", "epc3": "0x00000000", "excvaddr": "0x00000010", "depc": "0x00000000"}
     assert [str(f.pc) for b in e.backtraces for f in b] == ["0x402485ed", "0x40248929", "0x402489ae"]
+
+
+def test_failed_check_without_its_abort() -> None:
+    c = crash("ESP_ERROR_CHECK failed: esp_err_t 0x101 (ESP_ERR_NO_MEM) at 0x4008de58\n")
+    assert c.kind == "abort"
+    assert said("ESP_ERROR_CHECK_WITHOUT_ABORT failed: esp_err_t 0x101 (ESP_ERR_NO_MEM) at 0x4008de58\n") == []
+
+
+def test_sentences_that_quote() -> None:
+    assert said("Exception (28) means LoadProhibited. If you see epc1=0x00000000 then a null function was called.\n") == []
+    assert said("The rst cause:2, boot mode:(3,6) line is normal.\n") == []
+    assert len(said("device says Exception (28): epc1=0x402016b2 epc2=0x00000000 epc3=0x00000000 excvaddr=0x00000000 depc=0x00000000\n")) == 1
+    assert len(said("booting module rst cause:4, boot mode:(3,6) wdt reset load 0x4010f000\n")) == 1

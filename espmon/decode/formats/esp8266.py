@@ -62,6 +62,7 @@ TOKENS = (
 _GARBLED = re.compile(r"^[^()]{0,24}\((\d{1,2})\)\s*:?\W*$")
 _GARBLED_NAME = re.compile(r"\(([A-Za-z]{5,30}?)(?:Cause)?\)\W*$")
 # Prose has words; a header whose registers are in shreds has none.
+_SENTENCE = re.compile(r"\W{0,4}(?!epc|Fatal|Exception)[A-Za-z]{4}")
 _WORD = re.compile(r"[A-Za-z]{4}")
 _ORDER = ("epc1", "epc2", "epc3", "excvaddr", "depc")
 
@@ -83,6 +84,8 @@ def fatal(dump: Dump, token: Token) -> str | None:
         dump.framework = "sming"
         dump.marks.update({"sming", "stack"})  # its rows stand between lines of equals signs
     dump.name = name or causes.XTENSA.get(dump.number if dump.number is not None else -1)
+    if token.leads:
+        dump.marks.add("leads")
     dump.strong = token.leads and (token.ends or not _WORD.search(token.rest.replace("excvaddr", "").replace("depc", "")))
     return None
 
@@ -100,6 +103,8 @@ def exception(dump: Dump, token: Token) -> str | None:
     dump.kind = "exception"
     dump.number = number
     dump.name = causes.XTENSA.get(number if number is not None else -1)
+    if token.leads and not _SENTENCE.match(token.rest):
+        dump.marks.add("leads")
     if loose or (token.leads and "=" in token.rest and not _WORD.search(token.rest)):
         dump.strong = True
     return None
@@ -114,7 +119,12 @@ def register(dump: Dump, token: Token) -> str | None:
         return SPLIT
     if name not in dump.registers:
         dump.registers[name] = value
-    if (dump.kind is not None and dump.number is not None) or (len(dump.registers) >= 3 and "leads" in dump.marks):
+    if token.leads:
+        dump.marks.add("leads")
+    if dump.kind is not None and dump.number is not None:
+        # One value in the same line as a header within a sentence is prose.
+        dump.strong = dump.strong or bool(dump.marks & {"leads", "user", "cut"}) or len(dump.registers) >= 3
+    elif len(dump.registers) >= 3 and "leads" in dump.marks:
         dump.strong = True
     return None
 
@@ -132,6 +142,8 @@ def damaged_register(dump: Dump, token: Token) -> str | None:
     due = next((name for name in _ORDER if name not in dump.registers), None)
     if due is not None and difflib.SequenceMatcher(None, token["reg"].lower(), due, autojunk=False).ratio() >= 0.6:
         dump.registers[due] = int(token["v"], 16)
+        if dump.kind is not None and dump.number is not None and len(dump.registers) >= 3:
+            dump.strong = True
     return None
 
 

@@ -144,7 +144,10 @@ def what(dump: Dump, token: Token) -> str | None:
 
 def error_check(dump: Dump, token: Token) -> str | None:
     """`ESP_ERROR_CHECK failed: esp_err_t 0x… (NAME)`."""
-    return _text(dump, token, "abort")
+    result = _text(dump, token, "abort")
+    if result is None and token.leads and " at 0x" in token.rest and "WITHOUT_ABORT" not in token.text:
+        dump.strong = True
+    return result
 
 
 def check_place(dump: Dump, token: Token) -> str | None:

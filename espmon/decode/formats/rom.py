@@ -60,6 +60,10 @@ TOKENS = (
 )
 
 
+_SAID = re.compile(r"[a-z]{2,} [a-z]{2,} [^a-z]{0,3}$|(?:^|[.!?] )(?:[Tt]he|[Aa]|[Tt]his|[Mm]y)[^A-Za-z]{0,3}$")
+_GOES_ON = re.compile(r"[^A-Za-z]{1,4}(?!load|wdt|tail|chksum|csum|ets)[a-z]{2,} [a-z]{2,}")
+
+
 def boot_8266(facts: Interpreter, token: Token) -> None:
     """` ets Jan  8 2013,rst cause:N, boot mode:(X,Y)`."""
     cause = token.groups.get("cause")
@@ -71,6 +75,8 @@ def boot_8266(facts: Interpreter, token: Token) -> None:
         return
     if not cause and not token.leads and not re.search(r"ets|Jan|201|rst|aus", token.text[max(0, token.start - 40) : token.start]):
         return  # a sentence about boot modes
+    if not token.groups.get("date") and _SAID.search(token.text[max(0, token.start - 60) : token.start]) and _GOES_ON.match(token.rest):
+        return  # a sentence that quotes a banner
     mode = resets.boot_mode_8266(x, y)
     reset = resets.rom_8266(int(cause)) if cause else None
     date = token.groups.get("date") or None
