@@ -29,6 +29,7 @@ from espmon.errors import (
     EXIT_OK,
     EXIT_TIMEOUT,
     ElfUnusable,
+    PortProblem,
 )
 from espmon.events import BootLoop, Crash, DecoderFault, Event, PortChanged, Reset, Text
 from espmon.port import SerialPort
@@ -140,6 +141,7 @@ class Monitor:
         self._keyboard: Keyboard | None = None
         self._status: int | None = None
         self._timed_out = False  # what the decoder still held then may yet decide the status
+        self._greeted = False
         self._told_raw_log = False
         self._told_fault = False
 
@@ -212,13 +214,17 @@ class Monitor:
         self._explainer.explain(slot)
 
     def _show_until_done(self, deadline: float | None) -> None:
-        console = self._console
+        console, options = self._console, self.options
         while self._status is None:
             patience = IDLE_S if console.withholding else 1.0 if self._pending else None
             if deadline is not None:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    self._status = EXIT_TIMEOUT if self.options.until is not None else EXIT_OK
+                    if not self._greeted and self._listener is not None and not self._listener.port.is_open:
+                        raise PortProblem(
+                            options.port, f"{options.port} was not open after {options.timeout_s:g} s", "Check that the server answers."
+                        )
+                    self._status = EXIT_TIMEOUT if options.until is not None else EXIT_OK
                     self._timed_out = True
                     return
                 patience = left if patience is None else min(patience, left)
@@ -326,6 +332,7 @@ class Monitor:
     def _greet(self, event: PortChanged) -> None:
         """The first line on the screen; the keyboard is taken once the port is ours."""
         assert self._keyboard is not None
+        self._greeted = True
         words = f"{event.port} at {event.baud} baud"
         if self._rate_was_auto:
             words += " (to begin with; the rate follows the board)"

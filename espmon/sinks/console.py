@@ -311,6 +311,8 @@ def _why_no_frames(crash: Crash, has_elf: bool) -> str | None:
         return None
     if not (crash.frames or crash.backtraces or crash.stacks or crash.registers):
         return None
+    if has_elf and crash.elf is None:
+        return "No ELF that was named can be used for its addresses."
     if has_elf:
         return "Its addresses lie in no function of the ELF: is it the build that runs on the board?"
     return "With --elf firmware.elf its addresses become functions and lines."

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -253,6 +254,16 @@ def test_until_and_timeout(board, espmon):
     run = espmon("--until", r"^login: $", "--timeout", "30")
     board.say(b"x login: \nlogin: ")
     assert run.end() == 0
+
+
+def test_a_port_that_never_opened_is_no_success():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        run = Espmon(f"rfc2217://127.0.0.1:{server.getsockname()[1]}", "--timeout", "0.5")
+        try:
+            assert run.end() == 5
+            assert "not open after 0.5 s" in run.errors
+        finally:
+            run.close()
 
 
 def test_gone_without_reconnecting(board, espmon):

@@ -128,7 +128,7 @@ def test_a_full_disk_is_told_in_words(args):
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_standard_streams_are_no_fault(closed):
     program = f"{sys.executable} -m espmon"
-    for command in ("sim://esp8266 --timeout 0.1 --json", "decode - --json </dev/null", "symbolize --chip esp8266 4000bf50 -"):
+    for command in ("sim://esp8266 --until weather --json", "decode - --json </dev/null", "symbolize --chip esp8266 4000bf50 -"):
         done = subprocess.run(["sh", "-c", f"{program} {command} {closed}"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, env=ENVIRONMENT)
         assert done.returncode == 0, done.stderr
         assert b"Traceback" not in done.stderr
