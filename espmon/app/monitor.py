@@ -336,6 +336,8 @@ class Monitor:
         words = f"{event.port} at {event.baud} baud"
         if self._rate_was_auto:
             words += " (to begin with; the rate follows the board)"
+        if event.reason:
+            words += f"; {event.reason}"
         keys = ["Ctrl-] quits, Ctrl-T h lists the keys"] if self._keyboard.machine.keys else []
         self._console.notice(words, "quiet", *keys)
         self._warn_of_sharing()

@@ -77,6 +77,10 @@ _WIDE_ERRORS = (-0.03, 0.03, -0.04, 0.04, -0.05, 0.05)
 _SEED_ERRORS = (0.0, -0.015, 0.015, -0.035, 0.035)
 _SEEDS_NEEDED = 4
 _SEED_SPAN = 40
+# Bytes that look like the fixed words again and again, and never are a banner, must not cost their 15 ms each: after so many
+# in a row a few receptions decide whether the rest is tried at all.
+_PATIENCE = 64
+_QUICK = tuple((error, receiver) for error in (0.0, -0.015, 0.015) for receiver in (0, 2, 4))
 
 _Labels = tuple[int, int, int]
 _FREE: _Labels = (-1, -1, -1)
@@ -113,6 +117,7 @@ class BannerReader:
         self._beginnings: frozenset[bytes] = frozenset()
         self._line_ends: frozenset[bytes] = frozenset()
         self._best: list[tuple[float, int]] = []
+        self._misses = 0  # places that looked like a banner and were none, since the last that was one
         scaled = received_at * ROM_RATE / sent_at
         #: False where nothing can be read, or everything is read as plain text
         self.able = LOWEST_RATE <= scaled <= HIGHEST_RATE and abs(scaled / ROM_RATE - 1) > 0.015
@@ -178,6 +183,7 @@ class BannerReader:
                 if len(hits) < _SEEDS_NEEDED:
                     continue
             banner = self._read_at(received, hits)
+            self._misses = 0 if banner is not None else self._misses + 1
             if banner is not None:
                 found.append(banner)
                 done = banner.end
@@ -304,6 +310,8 @@ class BannerReader:
 
         # the receiver doesn't change between two banners of one capture: try what fitted before
         fits = fit(self._best)
+        if not fits and self._misses >= _PATIENCE and not fit(_QUICK):
+            return []
         if not fits or fits[0][0] > WRONG_BYTE:
             fits = fit((error, r) for error in _ERRORS for r in range(_USUAL_RECEIVERS))
             if not fits or fits[0][0] > 4 * WRONG_BYTE:

@@ -80,3 +80,24 @@ def test_damage_never_raises_and_positions_stay_inside(at: int, noise: bytes) ->
     damaged = WROOM_02[:at] + noise + WROOM_02[at:]
     for banner in READERS[115200].read(damaged):
         assert 0 <= banner.start < banner.end <= len(damaged)
+
+
+def test_what_is_never_a_banner_soon_costs_little_and_hides_none() -> None:
+    reader = BannerReader(115200)
+    searches = 0
+    search = reader._search
+
+    def counted(*arguments: object) -> object:
+        nonlocal searches
+        searches += 1
+        return search(*arguments)  # type: ignore[arg-type]
+
+    reader._search = counted  # type: ignore[method-assign,assignment]
+    teasing = bytes.fromhex("72 6c 00 6c 9c 9e 7c 00 8c 6c e0 7c") * 150
+    assert reader.read(teasing) == []
+    first, searches = searches, 0
+    assert first > 0
+    assert reader.read(teasing) == []
+    assert searches < 150 * 10, "no more than a few receptions each"
+    (banner,) = reader.read(teasing + b"some lines of text\r\n" * 3 + WROOM_02)[-1:]
+    assert (banner.cause, banner.x, banner.y) == (2, 5, 7)
