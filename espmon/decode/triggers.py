@@ -29,9 +29,9 @@ _PATTERN = re.compile(
     |U(?:MP\ |T\ HERE|nable\ to\ c)
     |W(?:DT\ reset|rite\ timeout)
     |R(?:OM:|estartReason|\ not\ in\ IRAM|eset\ [RrCc]|ebooting|eason\ of|EPL)
-    |F(?:atalE|ailed\ to\ |ileNot|alling\ back)
+    |F(?:atalE|ailed\ (?:to\ |uploading)|ileNot|alling\ back)
     |A(?:\ fatal|T\ version|T\+GMR)
-    |E(?:rrno|rror\ while)|!!\ A\ panic|Crash\ at\ \d
+    |E(?:rrno|rror\ (?:while|[12]))|!!\ A\ panic|Crash\ at\ \d
     |N(?:LR\ jump|o\ signature)|Latest\ crash|K(?:\ version|\ failed|\\?")|Trap\ \d|MEPC|XC(?:VADDR|CAUSE)|\+CIPUP
     """,
     re.VERBOSE,

@@ -304,3 +304,9 @@ def test_sentences_that_quote() -> None:
     assert said("The rst cause:2, boot mode:(3,6) line is normal.\n") == []
     assert len(said("device says Exception (28): epc1=0x402016b2 epc2=0x00000000 epc3=0x00000000 excvaddr=0x00000000 depc=0x00000000\n")) == 1
     assert len(said("booting module rst cause:4, boot mode:(3,6) wdt reset load 0x4010f000\n")) == 1
+
+
+def test_build_tools_say_that_an_upload_failed() -> None:
+    assert [type(e) for e in said("StopIteration\n*** [upload] Error 1\n")] == [HostError]
+    assert [type(e) for e in said("Failed uploading: uploading error: exit status 2\n")] == [HostError]
+    assert said("make: *** [all] Error 2\n") == []

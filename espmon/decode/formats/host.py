@@ -20,6 +20,7 @@ TOKENS = (
     Spec("host", r"(?<!\w)(?P<text>espcomm_\w{2,20} failed)", ("espcomm_",)),
     Spec("host", r"(?<![\w])(?P<text>Failed to open (?:COM\d{1,3}|/dev/(?:tty|cu)\S{1,60}))", ("failed to open ",)),
     Spec("host", r"(?P<text>Failed to initialize\. Try resetting your device[^\n]{0,120}|Failed to execute '\w{3,30}' on 'SerialPort'[^\n]{0,120})", ("failed to initialize. try", "' on 'serialport'")),
+    Spec("host", r"(?P<text>\*\*\* \[upload\] Error \d{1,3}|Failed uploading: [^\n]{1,120})", ("*** [upload] error ", "failed uploading: ")),
     Spec("host", r"(?i:a serial exception error occurred): (?P<text>[^\n]{1,300})", ("a serial exception error occurred: ",)),
     Spec("host", r"(?P<text>(?:[Cc]ould not|[Cc]annot|[Uu]nable to|[Ff]ailed to|[Ee]rror) open(?:ing)? (?:serial |com )?port[ :][^\n]{1,300})", (" open",)),
     Spec("host", r"serial(?:util)?\.\s{0,2}(?:Serial)?(?:serialutil\.)?(?P<text>Serial(?:Timeout)?Exception: [^\n]{1,300})", ("exception: ",)),
@@ -48,6 +49,10 @@ def _tool(facts: Interpreter, token: Token, text: str) -> str | None:
         return "Thonny"
     if "while" in text and "rror" in text:
         return "espflash"
+    if "[upload]" in text:
+        return "PlatformIO"
+    if text.startswith("Failed uploading"):
+        return "Arduino"
     if re.search(r"(?i)serial|could not open port|ClearCommError|GetOverlapped|readiness", whole):
         return "pyserial"
     return None
