@@ -27,6 +27,7 @@ _HURRIED_PACE_S = 0.002
 _MEDIUM = 768
 _LARGE = 2048
 _READ_SIZE = 65536
+_EMPTY_READS = 50  # in a row before a port that is readable without data counts as gone
 
 
 class Hears(Protocol):
@@ -126,6 +127,7 @@ if sys.platform == "linux":
             os.set_blocking(self._wake_w, False)
             self._epoll.register(self._wake_r, select.EPOLLIN)
             self._by_fd: dict[int, Hears] = {}
+            self._empty_reads: dict[int, int] = {}  # in a row
             self._commands: deque[tuple[Callable[[], None], threading.Event]] = deque()
             self._stopping = False
             self._thread = threading.Thread(target=self._run, name="ports", daemon=True)
@@ -165,6 +167,7 @@ if sys.platform == "linux":
 
         def _forget(self, fd: int) -> None:
             self._by_fd.pop(fd, None)
+            self._empty_reads.pop(fd, None)
             with contextlib.suppress(OSError, ValueError):
                 self._epoll.unregister(fd)
 
@@ -198,9 +201,17 @@ if sys.platform == "linux":
                         watch.heard(data, at, mono)
                         if len(data) > largest:
                             largest = len(data)
+                        if self._empty_reads:
+                            self._empty_reads.pop(fd, None)
+                    elif what & (select.EPOLLHUP | select.EPOLLERR):
+                        self._lost(fd, watch, "unplugged")
                     else:
-                        # readable without data, or hung up: the device has gone
-                        self._lost(fd, watch, "unplugged" if what & (select.EPOLLHUP | select.EPOLLERR) else "hung up")
+                        # Readable without data: hung up, or, rarely, under a flood, a tty that had nothing after all.
+                        self._empty_reads[fd] = empty = self._empty_reads.get(fd, 0) + 1
+                        if empty > _EMPTY_READS:
+                            self._lost(fd, watch, "hung up")
+                        else:
+                            time.sleep(0.001)
                 while self._commands:
                     command, done = self._commands.popleft()
                     try:

@@ -129,10 +129,15 @@ def busy(port: str, device: str) -> PortBusy:
     """The port is held by somebody: named with pid where the system tells."""
     found = holders(device)
     locked = lock_holder(device)
+    only_locked = bool(locked) and not found
     if locked and not any(h.pid == locked.pid for h in found):
         found.append(locked)
     if found:
         who = ", ".join(str(h) for h in found[:3])
+        if only_locked:  # may be left over, and the pid somebody else's by now
+            name = "LCK.." + os.path.basename(os.path.realpath(device))
+            hint = f"The lock file {name} (in /var/lock) says so. If that program does not use the port, remove the file."
+            return PortBusy(port, f"{port} is in use by {who}", hint, who)
         return PortBusy(port, f"{port} is in use by {who}", "Close that program, or use another port.", who)
     if sys.platform == "linux":
         hint = f"`sudo fuser -v {device}` names it."
