@@ -8,9 +8,10 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from espmon.app.commands import LeftAlone, run_command
 from espmon.app.config import Section
 from espmon.events import Event, to_json_line
 
@@ -20,10 +21,12 @@ _log = logging.getLogger(__name__)
 class Hook:
     """One ``[[hook]]`` section. :meth:`offer` never blocks."""
 
-    def __init__(self, section: Section, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, section: Section, pool: ThreadPoolExecutor, stopping: Callable[[], bool] = lambda: False) -> None:
         self.section = section
         self.skipped = 0
         self._pool = pool
+        self._stopping = stopping
+        self._pending = 0  # handed to the pool and not ended
         self._times: deque[float] = deque()
         self._lock = threading.Lock()
 
@@ -36,12 +39,14 @@ class Hook:
         with self._lock:
             while self._times and mono - self._times[0] >= 60.0:
                 self._times.popleft()
-            if len(self._times) >= s.per_minute:
+            # commands that hang must not let the queue grow
+            if len(self._times) >= s.per_minute or self._pending >= s.per_minute:
                 self.skipped += 1
                 if self.skipped == 1 or self.skipped % 1000 == 0:
                     _log.warning("hook %s: more than %d a minute; %d left out", s.command[0], s.per_minute, self.skipped)
                 return False
             self._times.append(mono)
+            self._pending += 1
         self._pool.submit(self._run, to_json_line(event), event.type, event.port or "")
         return True
 
@@ -49,23 +54,22 @@ class Hook:
         s = self.section
         environment = {**os.environ, "ESPMON_EVENT": type_, "ESPMON_PORT_NAME": port}
         try:
-            done = subprocess.run(
-                list(s.command),
-                input=line.encode() + b"\n",
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                timeout=s.timeout_s,
-                check=False,
-                env=environment,
+            status, errors = run_command(
+                s.command, self._stopping, timeout_s=s.timeout_s, said=line.encode() + b"\n", environment=environment
             )
+        except LeftAlone:
+            _log.warning("hook %s: still running when the daemon ended", s.command[0])
         except subprocess.TimeoutExpired:
             _log.warning("hook %s: killed after %g s", s.command[0], s.timeout_s)
         except OSError as error:
             _log.error("hook %s: %s", s.command[0], error.strerror)
         else:
-            if done.returncode:
-                tail = done.stderr[-200:].decode("utf-8", "replace").strip()
-                _log.warning("hook %s: exit status %d %r", s.command[0], done.returncode, tail)
+            if status:
+                tail = errors[-200:].decode("utf-8", "replace").strip()
+                _log.warning("hook %s: exit status %d %r", s.command[0], status, tail)
+        finally:
+            with self._lock:
+                self._pending -= 1
 
 
 class Hooks:
@@ -74,13 +78,14 @@ class Hooks:
     def __init__(self, sections: Sequence[Section] = ()) -> None:
         self._pool = ThreadPoolExecutor(4, "hook")
         self._hooks: list[Hook] = []
+        self._ended = threading.Event()
         self.change(sections)
 
     def change(self, sections: Sequence[Section]) -> None:
         """New sections after a reload; those that stayed keep their counts."""
         old = {id(h.section): h for h in self._hooks}
         same = {repr(dict(h.section.values)): h for h in old.values()}
-        self._hooks = [same.get(repr(dict(s.values))) or Hook(s, self._pool) for s in sections]
+        self._hooks = [same.get(repr(dict(s.values))) or Hook(s, self._pool, self._ended.is_set) for s in sections]
 
     def offer(self, event: Event) -> None:
         """Hands an event to every hook."""
@@ -90,4 +95,5 @@ class Hooks:
     def stop(self) -> None:
         """Lets running commands end on their own; none is started any more."""
         self._hooks = []
+        self._ended.set()
         self._pool.shutdown(wait=False, cancel_futures=True)

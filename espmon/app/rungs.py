@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import espmon.events as ev
+from espmon.app.commands import LeftAlone, run_command
 from espmon.app.flashing import ChipReport, Flasher, FlashOptions
 from espmon.app.recovery import Do, Rung, RungResult
 from espmon.app.supervisor import Supervisor, Watch
@@ -111,11 +112,13 @@ class Rungs:
     def _power_cycle(self, watch: Watch) -> RungResult:
         command = list(watch.section.power_cycle)
         try:
-            done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+            status, _ = run_command(command, self._supervisor.stop_operations.is_set, timeout_s=60.0)
+        except LeftAlone:
+            return RungResult(outcome="failed", reason=f"the daemon ended while {command[0]} ran")
         except (OSError, subprocess.TimeoutExpired) as error:
             return RungResult(outcome="failed", reason=f"{command[0]}: {error}")
-        if done.returncode:
-            return RungResult(outcome="failed", reason=f"{command[0]} ended with status {done.returncode}")
+        if status:
+            return RungResult(outcome="failed", reason=f"{command[0]} ended with status {status}")
         self._supervisor.was_reset(watch, WHO, "power cycle")
         return RungResult(outcome="done")
 

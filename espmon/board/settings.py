@@ -42,7 +42,7 @@ class BoardSettings:
     baud: int = _field(115200, "the application's baud rate")
     banner_rate: int = _field(0, "rate of the ROM's text after a software restart (0: as after any reset)")
     sdio: int = _field(6, "second digit of the ESP8266's boot mode")
-    image: str = _field("demo", "what a new flash holds: the demo firmware or nothing", choices=("demo", "blank"))
+    image: str = _field("demo", "what a new flash holds: the demo firmware, or nothing (blank)", choices=("demo", "blank"))
 
     # time
     speed: float = _field(1.0, "seconds of the board per second of the wall")
