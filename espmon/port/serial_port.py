@@ -498,6 +498,9 @@ class SerialPort:
         try:
             if self._fd is not None and sys.platform != "win32":
                 return self._set_lines_at_once(port, dtr, rts)
+            if dtr is not None and rts is not None and self.device.startswith("rfc2217://"):
+                self._send_lines_at_once(port, dtr, rts)
+                return True
             # Releasing: RTS first; asserting: DTR first. So RTS alone is asserted only where that is asked for.
             order = (("rts", rts), ("dtr", dtr)) if not rts else (("dtr", dtr), ("rts", rts))
             for line, wish in order:
@@ -511,6 +514,33 @@ class SerialPort:
                 return False
             raise refusals.gone(self.name, error) from None
         return True
+
+    def _send_lines_at_once(self, port: Any, dtr: bool, rts: bool) -> None:
+        """RFC 2217: both lines in one piece, then one wait for the answer.
+
+        pyserial waits for the answer to the first, 0.05 s or the network's way there and back, before it sends the
+        second: by then a board that was to enter download mode has left reset with its boot pin high.
+        """
+        from serial import SerialException, rfc2217
+
+        item = port._rfc2217_options["control"]
+        # Releasing: RTS first; asserting: DTR first, as above.
+        dtr_code = rfc2217.SET_CONTROL_DTR_ON if dtr else rfc2217.SET_CONTROL_DTR_OFF
+        rts_code = rfc2217.SET_CONTROL_RTS_ON if rts else rfc2217.SET_CONTROL_RTS_OFF
+        first, last = (dtr_code, rts_code) if rts else (rts_code, dtr_code)
+        head, tail = rfc2217.IAC + rfc2217.SB + rfc2217.COM_PORT_OPTION, rfc2217.IAC + rfc2217.SE
+        port._dtr_state, port._rts_state = dtr, rts
+        # The option remembers one value only; the answer to the first looks like a refusal to it until the last one's.
+        item.value, item.state = last, rfc2217.REQUESTED
+        port._internal_raw_write(b"".join(head + item.option + code + tail for code in (first, last)))
+        if port._ignore_set_control_answer:
+            time.sleep(0.1)
+            return
+        limit = time.monotonic() + port._network_timeout
+        while item.state != rfc2217.ACTIVE:
+            if time.monotonic() > limit:
+                raise SerialException("the server does not confirm DTR and RTS")
+            time.sleep(0.002)
 
     def _set_lines_at_once(self, port: Any, dtr: bool | None, rts: bool | None) -> bool:
         if sys.platform == "win32":

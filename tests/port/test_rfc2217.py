@@ -116,3 +116,16 @@ def test_a_server_that_speaks_another_language():
         SerialPort(f"rfc2217://127.0.0.1:{server.getsockname()[1]}").open()
     assert "RFC 2217" in told.value.message
     assert "socket://" in (told.value.hint or "")
+
+
+def test_both_lines_travel_in_one_piece(board, port):
+    """A wait for the answer to the first would let a board leave reset before its boot pin is low."""
+    sent = []
+    raw_write = port._serial._internal_raw_write
+    port._serial._internal_raw_write = lambda content: (sent.append(content), raw_write(content))
+    board.line.told.clear()
+    assert port.set_lines(True, False)
+    assert len(sent) == 1
+    assert board.line.lines == [("rts", False), ("dtr", True)]
+    port.set_lines(rts=True)  # pyserial's own bookkeeping still fits
+    assert board.line.lines[-1] == ("rts", True)
