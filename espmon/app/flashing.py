@@ -27,6 +27,7 @@ from espmon.bootloader.diagnosis import Evidence, diagnose
 from espmon.bootloader.errors import (
     FlashDiffers,
     LoaderProblem,
+    NeedsStub,
     NoSyncReply,
     PastEnd,
     Refused,
@@ -36,7 +37,14 @@ from espmon.bootloader.errors import (
 )
 from espmon.bootloader.examine import explain_silence
 from espmon.bootloader.flash import SECTOR
-from espmon.bootloader.guards import check_flash, check_real_size, check_security, plan_regions
+from espmon.bootloader.guards import (
+    check_address,
+    check_flash,
+    check_readable,
+    check_real_size,
+    check_security,
+    plan_regions,
+)
 from espmon.bootloader.loader import RATES, Loader, StubLoader
 from espmon.bootloader.notes import Heard, LineReset, Stage, Transferred
 from espmon.bootloader.read import Backup, Piece, ReadCount, check_backup, sector_digests
@@ -287,8 +295,14 @@ class Flasher:
         elif isinstance(fact, LineReset):
             self._tell(ResetCaused(by="espmon", how=fact.how, port=self.port.name, at=time.time()))
 
-    def _work(self, operation: Callable[[Loader], Steps[T]], guarded: bool = True) -> T:
+    def _work(self, operation: Callable[[Loader], Steps[T]], guarded: bool = True, reads: bool = False) -> T:
         def checked(loader: Loader) -> Steps[T]:
+            if guarded:
+                # Reading first and writing then, in one stay, is guarded twice.
+                if reads:
+                    check_readable(self.session.security)
+                else:
+                    check_security(self.session.security)
             if guarded and not self._trusted_size:
                 yield from self._check(loader)
             return (yield from operation(loader))
@@ -296,6 +310,8 @@ class Flasher:
         try:
             return self.run(self.session.run(checked))
         except LoaderProblem as problem:
+            if isinstance(problem, NeedsStub) and not self.options.stub:
+                problem.hint = "Run it again without --no-stub."
             self._explain(problem)
             raise
         except PortProblem as problem:
@@ -309,7 +325,6 @@ class Flasher:
         return self._work(operation)
 
     def _check(self, loader: Loader) -> Steps[None]:
-        check_security(self.session.security)
         if self.options.flash_size is not None:
             self.session.flash_size = self.options.flash_size
             yield from loader.attach(self.options.flash_size)
@@ -412,13 +427,16 @@ class Flasher:
     def compare(self, files: Sequence[Region]) -> list[int]:
         """Addresses of sectors in which flash differs from the files; empty when it holds them."""
 
+        for file in files:
+            check_address(file)
+
         def verify(loader: Loader) -> Steps[list[int]]:
             for file in files:
                 if self.session.flash_size is not None and file.end > self.session.flash_size:
                     raise PastEnd(file.source, file.end, self.session.flash_size)
             return (yield from verify_regions(loader, files))
 
-        return self._work(verify)
+        return self._work(verify, reads=True)
 
     def erase(self, offset: int = 0, size: int | None = None) -> int:
         """Erase whole sectors, or all of the flash; returns how many bytes. What was erased is seen to be blank."""
@@ -462,7 +480,7 @@ class Flasher:
             return count, hashlib.sha256(content).hexdigest()
 
         try:
-            return self._work(read)
+            return self._work(read, reads=True)
         except OSError as error:
             raise InputUnreadable(f"{part}: {error.strerror}", "Name a file that can be written.") from error
 

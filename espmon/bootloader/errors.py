@@ -129,7 +129,8 @@ class FlashDiffers(LoaderProblem):
 
     def __init__(self, sectors: tuple[int, ...], hint: str | None = None) -> None:
         shown = ", ".join(f"0x{s:x}" for s in sectors[:8]) + (" ..." if len(sectors) > 8 else "")
-        super().__init__(f"Flash differs in {len(sectors)} sectors: {shown}.", hint)
+        count = "1 sector" if len(sectors) == 1 else f"{len(sectors)} sectors"
+        super().__init__(f"Flash differs in {count}: {shown}.", hint)
         self.sectors = sectors
 
 
@@ -185,6 +186,15 @@ class WrongChip(Refused):
         super().__init__(
             f"{source} is an image for {image_chip}, the board is {chip}.", "Build or choose the right image."
         )
+
+
+class OtherChip(Refused):
+    """The board is not the chip that it was said to be."""
+
+    code = "other-chip"
+
+    def __init__(self, expected: str, found: str) -> None:
+        super().__init__(f"The board is {found}, not {expected}.", "Check which board is at this port, or leave --chip out.")
 
 
 class ImageDamaged(Refused):

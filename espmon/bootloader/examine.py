@@ -25,7 +25,8 @@ from espmon.bootloader.slip import encode
 # Where boards talk, the most usual first.
 LISTEN_RATES = (115200, 74880, 9600, 57600, 38400, 19200, 230400, 460800, 921600)
 LISTEN_S = 3.0
-LOOK_S = 0.7
+# Many applications print once a second.
+LOOK_S = 1.2
 READABLE = 0.85
 # An image larger than this is not read only to check it.
 LARGEST_CHECK = 0x100000

@@ -33,12 +33,7 @@ def plan_regions(files: Sequence[Region], chip: Chip, flash_size: int | None) ->
     """
     out: list[Region] = []
     for file in files:
-        if not file.content:
-            raise UsageProblem(f"{file.source} is empty.", "Name a file with content.")
-        if file.offset % SECTOR or file.offset < 0:
-            raise UsageProblem(
-                f"0x{file.offset:x} is not where a flash sector begins.", "Addresses are multiples of 0x1000."
-            )
+        check_address(file)
         if flash_size is not None and file.end > flash_size:
             raise PastEnd(file.source, file.end, flash_size)
         out += _split(file, chip, flash_size)
@@ -49,6 +44,14 @@ def plan_regions(files: Sequence[Region], chip: Chip, flash_size: int | None) ->
                 raise RegionsOverlap(taken[sector], region.source)
             taken[sector] = region.source
     return out
+
+
+def check_address(file: Region) -> None:
+    """Raises :class:`~espmon.errors.UsageProblem` for an empty file or one that does not begin with a sector."""
+    if not file.content:
+        raise UsageProblem(f"{file.source} is empty.", "Name a file with content.")
+    if file.offset % SECTOR or file.offset < 0:
+        raise UsageProblem(f"0x{file.offset:x} is not where a flash sector begins.", "Addresses are multiples of 0x1000.")
 
 
 def _split(file: Region, chip: Chip, flash_size: int | None) -> list[Region]:
@@ -89,14 +92,26 @@ def _size_fits(file: Region, image: Image, flash_size: int | None) -> None:
         )
 
 
-def check_security(security: Security, doing: str = "what is written would not run, or lock the chip") -> None:
+def check_security(security: Security) -> None:
     """Raises :class:`SecurityForbids` for a chip whose fuses forbid plain writing."""
+    doing = "what is written would not run, or lock the chip"
     if security.secure_download:
         raise SecurityForbids("Secure download mode", "the loader lets nobody read, hash or erase")
     if security.encryption:
         raise SecurityForbids("Flash encryption", doing)
     if security.secure_boot:
         raise SecurityForbids("Secure boot", doing)
+
+
+def check_readable(security: Security) -> None:
+    """Raises :class:`SecurityForbids` for a chip whose flash cannot be read, or says nothing when it is.
+
+    Secure boot alone changes nothing for a reader.
+    """
+    if security.secure_download:
+        raise SecurityForbids("Secure download mode", "the loader lets nobody read, hash or erase")
+    if security.encryption:
+        raise SecurityForbids("Flash encryption", "what is in flash is readable to this one chip only")
 
 
 def check_flash(flash_id: int | None, flash_size: int | None) -> None:

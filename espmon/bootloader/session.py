@@ -21,6 +21,7 @@ from espmon.bootloader.errors import (
     LoaderRefused,
     LoaderSilent,
     NoSyncReply,
+    OtherChip,
     StubNotStarted,
 )
 from espmon.bootloader.flash import size_of_id
@@ -308,7 +309,7 @@ class Session:
         facts, self.security = yield from identify(link, answer)
         chip = self.plan.chip
         if chip is not None and chip is not facts.chip:
-            raise ChipUnknown(f"expected {chip.title}, the loader says {facts.chip.title}")
+            raise OtherChip(chip.title, facts.chip.title)
         if answer.family == "stub":
             self.found_stub = self.found_stub or not self._uploaded
             return StubLoader(link, facts)

@@ -82,6 +82,8 @@ class Writer:
         """What the flash holds if writing ends now, for people."""
         if not self.incomplete:
             return "Nothing that was running is damaged: the flash holds what it held."
+        if not any(r.image for r in self.regions):
+            return "The flash is incomplete where data was being written. Run the same command again to finish."
         return (
             "The flash is incomplete, and the first sector of the image is blank, so that nothing half written can run. "
             "Run the same command again to finish."

@@ -34,10 +34,11 @@ def flash(port: str, files: tuple[str, ...], **wishes: Any) -> None:
         seconds = time.monotonic() - start
         facts = {"verified": done.verified, "sectors_written": done.sectors, "sectors": done.of, "retries": done.retries}
         if not done.verified:
+            mends = "run it again without --no-stub" if wishes["no_stub"] else "pip install 'espmon[stub]'"
             console.result(
                 "flash",
                 f"Written ({done.sectors} sectors, {seconds:.1f} s), not verified: the boot ROM of this chip cannot read "
-                "its flash. To verify: pip install 'espmon[stub]'",
+                f"its flash. To verify: {mends}",
                 **facts,
             )
             return EXIT_WRITTEN_NOT_VERIFIED

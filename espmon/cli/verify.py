@@ -34,7 +34,7 @@ def verify(port: str, files: tuple[str, ...], **wishes: Any) -> None:
         shown = ", ".join(f"0x{s:x}" for s in differing[:8]) + (" ..." if len(differing) > 8 else "")
         console.result(
             "verify",
-            f"Flash differs in {len(differing)} sectors: {shown}",
+            f"Flash differs in {len(differing)} sector{'s' if len(differing) > 1 else ''}: {shown}",
             equal=False,
             sectors=[f"0x{s:08x}" for s in differing],
         )

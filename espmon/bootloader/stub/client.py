@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import ClassVar
 
 from espmon.bootloader.actions import Discard, Note, Now, Receive, Send, Steps, Wait
-from espmon.bootloader.errors import GaveUp, LoaderSilent, NeedsStub, StubNotStarted
+from espmon.bootloader.errors import FlashDiffers, GaveUp, LoaderSilent, NeedsStub, StubNotStarted
 from espmon.bootloader.flash import SECTOR, round_up, runs, size_of_id
 from espmon.bootloader.link import Link
 from espmon.bootloader.loader import Loader, Meter, RomLoader, _digest
@@ -67,6 +67,9 @@ MAP_SECTORS = 512
 # Clocks of the UART after reset, by crystal: 26 MHz doubled, 40 MHz doubled, 24 MHz doubled.
 CLOCKS = (52_000_000, 80_000_000, 48_000_000)
 LOST_WRITES = 6
+# A sector that does not keep what was programmed so often will not keep it later.
+UNKEPT_WRITES = 3
+WORN = "Written several times and still different: the flash is worn out, or the supply dips while it is written."
 # Addresses have 24 bits.
 REACH = 1 << 24
 
@@ -382,13 +385,14 @@ class OwnStub(Loader):
         """Make the sectors from `offset` on hold `content`, the last one filled up with FF.
 
         When it returns, every sector's digest as read back was the right one. After an error `taken` says how many
-        bytes from the start are. Raises StubSilent, StubRefused, GaveUp, FlashProtected, FlashSilent.
+        bytes from the start are. Raises StubSilent, StubRefused, GaveUp, FlashProtected, FlashSilent, and FlashDiffers
+        when all of it arrived several times and the chip still reads back something else.
         """
         self.taken = 0
         yield from self._writable()
         content = content.ljust(round_up(len(content), SECTOR), b"\xff")
         left = set(range(offset, offset + len(content), SECTOR))
-        failures = 0
+        failures = unkept = 0
         while left:
             first, size = runs(left)[0]
             before = len(left)
@@ -396,6 +400,10 @@ class OwnStub(Loader):
             try:
                 yield from transfer.run()
                 reason = MEANINGS.get(transfer.status or 0, "sectors read back differently")
+                # The stub had every byte, checked, and programmed it: what is wrong now is the flash, not the link.
+                unkept = unkept + 1 if transfer.status in (Status.OK, Status.VERIFY) and len(left) == before else 0
+                if left and unkept >= UNKEPT_WRITES:
+                    raise FlashDiffers(tuple(sorted(left)), WORN)
             except StubSilent as error:
                 reason = error.message
                 if failures and not (yield from self.resync()):
