@@ -28,6 +28,9 @@ _BROWNOUT = re.compile(r"[Bb]rown-?out|BROWN_?OUT")
 # Resets that something went wrong before: ESP8266 hardware watchdog; all of the later chips' watchdogs and brownout.
 _BAD_32 = re.compile(r"WDT|WATCHDOG|BROWN|PANIC")
 
+# An ESP8266's boot banner with its load lines has 220 to 260 bytes.
+_BOOT_BYTES = 300
+
 
 @dataclass(frozen=True, slots=True)
 class RateQuality:
@@ -101,6 +104,11 @@ class Evidence:
     def normal_mode(self) -> str | None:
         """The boot mode of an ordinary start."""
         return boot_mode(self.reset_text) or boot_mode(self.idle_text)
+
+    @property
+    def only_a_banner(self) -> bool:
+        """What could not be read was no more than one boot's text, which a reset then showed."""
+        return boot_mode(self.reset_text) is not None and 0 < (self.idle_bytes or 0) <= _BOOT_BYTES
 
     @property
     def alive(self) -> bool:
@@ -389,7 +397,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "wrong-rate",
-        lambda e: e.unreadable or (e.idle_rate == 74880 and bool(e.idle_text) and not e.alive),
+        lambda e: (e.unreadable and not e.only_a_banner) or (e.idle_rate == 74880 and bool(e.idle_text) and not e.alive),
         "Bytes arrive, but at another rate than was listened at.",
         "74880 baud is the ESP8266's boot ROM. espmon PORT finds the application's rate by itself.",
     ),

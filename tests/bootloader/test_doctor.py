@@ -175,3 +175,11 @@ def test_user_whose_at_update_left_a_crash_loop() -> None:
     first = diagnose(evidence)[0]
     assert first.code == "crash-loop"
     assert "does not help" in first.cause
+
+
+def test_one_boot_at_another_rate_is_no_wrong_rate() -> None:
+    banner = " ets Jan  8 2013,rst cause:2, boot mode:(3,6)"
+    found = diagnose(Evidence(idle_bytes=224, unreadable=True, reset_bytes=423, reset_text=banner, sync="rom"))
+    assert found[0].code == "silent-application"
+    found = diagnose(Evidence(idle_bytes=2240, unreadable=True, reset_bytes=4230, reset_text=banner, sync="rom"))
+    assert found[0].code == "wrong-rate"
