@@ -468,6 +468,8 @@ class Flasher:
             length = size or self.session.flash_size
             if length is None:
                 raise WrongFlashSize("The size of the flash is not known; give it with --flash-size.")
+            if self.session.flash_size is not None and length > self.session.flash_size:
+                raise PastEnd("the backup", length, self.session.flash_size)
             before = _read_file(part, length)
             with part.open("r+b" if part.exists() else "w+b") as file:
                 count = yield from _store_pieces(Backup(loader, length, before, known).run(), file.fileno())

@@ -132,6 +132,12 @@ def test_refusals_have_a_status_a_reason_and_touch_nothing(bench: Bench) -> None
     assert bench("flash", "0x1000", str(bench.folder / "absent.bin"))[0] == 3
 
 
+def test_a_backup_beyond_the_flash_is_refused(bench: Bench) -> None:
+    status, _, errors = bench("backup", str(bench.folder / "big.bin"), "--size", "8M")
+    assert status == 25
+    assert "past-end" in errors
+
+
 def test_backup_goes_on_where_it_was_interrupted_and_knows_what_is_stored(bench: Bench) -> None:
     content = random.Random(1).randbytes(0x40000)
     bench.flash.write_bytes(content + b"\xff" * ((4 << 20) - len(content)))
