@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +21,12 @@ def test_a_hook_is_rate_limited_and_gets_its_events_only(tmp_path: Path) -> None
         crash = ev.Crash(kind="abort", port="a", message="\x1b[31m; rm -rf /")
         assert not hook.offer(ev.Boot(port="a"), 0.0)
         assert not hook.offer(ev.Crash(kind="abort", port="b"), 0.0)
-        assert [hook.offer(crash, at) for at in (0.0, 1.0, 2.0, 59.0, 60.5)] == [True, True, False, False, True]
+        assert [hook.offer(crash, at) for at in (0.0, 1.0, 2.0, 59.0)] == [True, True, False, False]
+        # what still runs counts too: on a busy machine the first two may
+        deadline = time.monotonic() + 60
+        while hook._pending and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert hook.offer(crash, 60.5)
         assert hook.skipped == 2
     lines = out.read_text().splitlines()
     assert len(lines) == 3
