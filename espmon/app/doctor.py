@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from espmon.app.flashing import Flasher, FlashOptions, RateMemory
+from espmon.app.flashing import Flasher, FlashOptions, LinkMemory
 from espmon.bootloader.diagnosis import Evidence, Finding, boot_mode, diagnose
 from espmon.bootloader.errors import SendStalled
 from espmon.bootloader.examine import ask, overhear
@@ -44,7 +44,7 @@ def examine(
     active: bool,
     baud: int = 115200,
     options: FlashOptions | None = None,
-    memory: RateMemory | None = None,
+    memory: LinkMemory | None = None,
     noted: Callable[[object], None] | None = None,
     stop: threading.Event | None = None,
     seconds: float = 3.0,

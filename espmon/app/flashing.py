@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
 from espmon.app.config import default_state_dir
+from espmon.app.remembered import Remembered
 from espmon.bootloader.actions import Action, Steps
 from espmon.bootloader.diagnosis import Evidence, diagnose
 from espmon.bootloader.errors import (
@@ -108,65 +108,38 @@ class ChipReport:
     rate: int
 
 
-@dataclass(slots=True)
-class RateMemory:
-    """Which link rates worked with which adapter, kept in a small JSON file.
+class LinkMemory:
+    """Which link rates worked with which adapter, and which chip answered there; `path` None: for this run only."""
 
-    A file that is missing, broken or not writable costs nothing but the memory.
-    """
-
-    path: Path | None = None
-    _content: dict[str, dict[str, int | str]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.path is None:
-            return
-        try:
-            found = json.loads(self.path.read_text("utf-8"))
-            self._content = (
-                {str(k): v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
-            )
-        except (OSError, ValueError, RecursionError):
-            self._content = {}
+    def __init__(self, path: Path | None = None) -> None:
+        self._adapters = Remembered(path)
 
     def rate(self, key: str, usual: int) -> int:
         """The rate to begin with: the one that worked, a step more after some clean sessions."""
-        known = self._content.get(key, {})
-        rate = known.get("rate")
-        if not isinstance(rate, int) or not 9600 <= rate <= 4_000_000:
+        rate = self._adapters.number(key, "rate", 9600, 4_000_000)
+        if rate is None:
             return usual
-        if rate < usual and int(known.get("clean", 0) or 0) >= _CLEAN_SESSIONS:
+        if rate < usual and (self._adapters.number(key, "clean", 0, 1 << 30) or 0) >= _CLEAN_SESSIONS:
             return min((r for r in RATES if r > rate), default=rate)
         return rate
 
     def chip(self, key: str) -> str | None:
         """Which chip answered last time; a hint for where SYNC starts, no more."""
-        found = self._content.get(key, {}).get("chip")
+        found = self._adapters.of(key).get("chip")
         return found if isinstance(found, str) and found in CHIPS else None
 
     def remember(self, key: str, *, rate: int, asked: int, chip: str, clean: bool) -> None:
         """A session ended well at `rate`, having asked for `asked`."""
-        old = self._content.get(key, {})
-        count = int(old.get("clean", 0) or 0) + 1 if clean and old.get("rate") == rate else 0
-        if rate >= asked:
-            count = 0
-        self._content[key] = {"rate": rate, "clean": count, "chip": chip}
-        if self.path is None:
-            return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            part = self.path.with_name(self.path.name + f".{os.getpid()}")
-            part.write_text(json.dumps(self._content, indent=1), "utf-8")
-            part.replace(self.path)
-        except OSError:
-            pass
+        again = clean and rate < asked and self._adapters.number(key, "rate", 1, 1 << 30) == rate
+        count = (self._adapters.number(key, "clean", 0, 1 << 30) or 0) + 1 if again else 0
+        self._adapters.keep(key, {"rate": rate, "clean": count, "chip": chip})
 
 
-def default_memory() -> RateMemory:
+def default_memory() -> LinkMemory:
     """The memory of this user."""
     import platformdirs
 
-    return RateMemory(Path(platformdirs.user_state_dir("espmon", appauthor=False)) / "flash-rates.json")
+    return LinkMemory(Path(platformdirs.user_state_dir("espmon", appauthor=False)) / "flash-rates.json")
 
 
 def sequences_for(port: SerialPort, before: str) -> tuple[ResetSequence, ...]:
@@ -228,7 +201,7 @@ class Flasher:
         noted: Noted | None = None,
         heard: Callable[[Chunk], None] | None = None,
         stop: threading.Event | None = None,
-        memory: RateMemory | None = None,
+        memory: LinkMemory | None = None,
         rungs: Mapping[str, tuple[Rung, ...]] | None = None,
     ) -> None:
         self.port = port
@@ -600,7 +573,7 @@ def flash_while_watching(
     heard: Callable[[Chunk], None] | None = None,
     text: Callable[[bytes], None] | None = None,
     stop: threading.Event | None = None,
-    memory: RateMemory | None = None,
+    memory: LinkMemory | None = None,
 ) -> bool:
     """Flash `images` through a port that is being watched, from the thread that owns it; True when that went well.
 

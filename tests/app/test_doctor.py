@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from espmon.app.doctor import ACTIVE_STEPS, describe, examine
-from espmon.app.flashing import FlashOptions, RateMemory
+from espmon.app.flashing import FlashOptions, LinkMemory
 from espmon.bootloader.diagnosis import Evidence, RateQuality
 
 
 def test_a_missing_port(tmp_path: Path) -> None:
-    found = examine(str(tmp_path / "ttyUSB9"), active=True, memory=RateMemory())
+    found = examine(str(tmp_path / "ttyUSB9"), active=True, memory=LinkMemory())
     assert not found.measured
     assert [f.code for f in found.findings] == ["port-missing"]
 
@@ -27,7 +27,7 @@ def test_a_held_port_names_its_holder() -> None:
     name = os.ttyname(slave)
     fcntl.flock(slave, fcntl.LOCK_EX)
     try:
-        found = examine(name, active=False, memory=RateMemory())
+        found = examine(name, active=False, memory=LinkMemory())
     finally:
         os.close(slave)
         os.close(master)
@@ -36,13 +36,13 @@ def test_a_held_port_names_its_holder() -> None:
 
 
 def test_a_url_that_nobody_serves() -> None:
-    found = examine("socket://127.0.0.1:9", active=False, memory=RateMemory())
+    found = examine("socket://127.0.0.1:9", active=False, memory=LinkMemory())
     assert not found.measured
     assert found.findings
 
 
 def test_without_active_everything_that_was_left_out_is_listed() -> None:
-    found = examine("sim://esp8266?speed=3", active=False, memory=RateMemory(), seconds=1.0)
+    found = examine("sim://esp8266?speed=3", active=False, memory=LinkMemory(), seconds=1.0)
     assert found.measured
     assert found.left_out == ACTIVE_STEPS
     assert found.findings[0].code == "alive"
@@ -50,7 +50,7 @@ def test_without_active_everything_that_was_left_out_is_listed() -> None:
 
 def test_a_board_in_its_loader_already() -> None:
     options = FlashOptions(before="none", flash_baud=115200)
-    found = examine("sim://esp32?boot_low=1&speed=3", active=True, options=options, memory=RateMemory(), seconds=0.5)
+    found = examine("sim://esp32?boot_low=1&speed=3", active=True, options=options, memory=LinkMemory(), seconds=0.5)
     assert found.evidence.sync == "rom"
     assert any("answers (esp32)" in fact for fact in found.facts)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from espmon.app.flashing import Flasher, FlashOptions, RateMemory, read_boot, reset_board, sequences_for
+from espmon.app.flashing import Flasher, FlashOptions, LinkMemory, read_boot, reset_board, sequences_for
 from espmon.bootloader.errors import NoSyncReply, Stopped
 from espmon.bootloader.notes import Stage
 from espmon.bootloader.resets import BY_NAME, parse_custom
@@ -22,19 +22,28 @@ from tests.bootloader import images
 
 def test_rates_are_remembered_per_adapter_and_raised_again(tmp_path: Path) -> None:
     path = tmp_path / "rates.json"
-    memory = RateMemory(path)
+    memory = LinkMemory(path)
     assert memory.rate("usb:a", 460800) == 460800
     for _ in range(3):
         memory.remember("usb:a", rate=115200, asked=460800, chip="esp32", clean=True)
         assert memory.rate("usb:a", 460800) == 115200
-        memory = RateMemory(path)
+        memory = LinkMemory(path)
     memory.remember("usb:a", rate=115200, asked=460800, chip="esp32", clean=True)
     assert memory.rate("usb:a", 460800) == 230400
     assert memory.chip("usb:a") == "esp32"
     assert memory.rate("usb:b", 460800) == 460800
     for broken in ("", "[]", "{", '{"usb:a": 7}', '{"usb:a": {"rate": "x", "clean": null}}', "\udcff"):
         path.write_bytes(broken.encode("utf-8", "surrogatepass"))
-        assert RateMemory(path).rate("usb:a", 460800) == 460800
+        assert LinkMemory(path).rate("usb:a", 460800) == 460800
+    for odd in ('"many"', "[]", "true", "1e400"):  # a hand-edited file stops nothing
+        path.write_text(f'{{"usb:a": {{"rate": 115200, "clean": {odd}, "chip": {odd}}}}}')
+        memory = LinkMemory(path)
+        assert (memory.rate("usb:a", 460800), memory.chip("usb:a")) == (115200, None)
+        memory.remember("usb:a", rate=115200, asked=460800, chip="esp32", clean=True)
+        assert memory.chip("usb:a") == "esp32"
+    for n in range(300):
+        memory.remember(f"usb:{n}", rate=115200, asked=460800, chip="esp32", clean=True)
+    assert len(json.loads(path.read_text())) == 200
 
 
 def test_a_flasher_needs_no_terminal_and_can_be_stopped() -> None:
@@ -51,11 +60,11 @@ def test_a_flasher_needs_no_terminal_and_can_be_stopped() -> None:
     try:
         with (
             pytest.raises(Stopped) as stopped,
-            Flasher(port, FlashOptions(), tell=told.append, noted=noted, stop=stop, memory=RateMemory()) as flasher,
+            Flasher(port, FlashOptions(), tell=told.append, noted=noted, stop=stop, memory=LinkMemory()) as flasher,
         ):
             flasher.flash([region])
         assert "Run the same command again" in stopped.value.state
-        with Flasher(port, FlashOptions(), tell=told.append, memory=RateMemory()) as flasher:
+        with Flasher(port, FlashOptions(), tell=told.append, memory=LinkMemory()) as flasher:
             assert flasher.flash([region]).verified
     finally:
         port.dispose()
@@ -70,7 +79,7 @@ def test_a_failure_carries_the_doctors_diagnosis() -> None:
     try:
         with (
             pytest.raises(NoSyncReply) as silent,
-            Flasher(port, FlashOptions(resets=1), memory=RateMemory()) as flasher,
+            Flasher(port, FlashOptions(resets=1), memory=LinkMemory()) as flasher,
         ):
             flasher.identify()
     finally:
