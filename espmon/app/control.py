@@ -27,7 +27,8 @@ from typing import Any
 
 from espmon.app.config import is_loopback
 from espmon.app.presence import registry
-from espmon.app.supervisor import Attached, Supervisor, Watch
+from espmon.app.supervisor import Supervisor
+from espmon.app.watch import Attached, Watch
 from espmon.app.wire import IMAGE_LIMIT, Place, Wire
 from espmon.errors import EspmonError, PortGone, PortProblem, UsageProblem
 from espmon.events import Event, Progress, to_json_line

@@ -241,6 +241,36 @@ if sys.platform == "linux":
                     os.close(end)
 
 
+class Readers:
+    """The readers of this system, and which of them reads a port. `after_read` is called when bytes were handed on."""
+
+    def __init__(self, after_read: Callable[[], None]) -> None:
+        self._thread: Reader = ThreadReader(after_read)
+        self._poll: Reader | None = None
+        if sys.platform == "linux":
+            self._poll = PollReader(after_read)
+
+    def of(self, port: SerialPort) -> Reader:
+        """Who reads this open port."""
+        return self._thread if self._poll is None or port.descriptor is None else self._poll
+
+    @property
+    def beat(self) -> float:
+        """Monotonic time of the last sign of life."""
+        return self._thread.beat if self._poll is None else self._poll.beat
+
+    def hurry(self, until: float) -> None:
+        """Until then (monotonic) bytes are handed on as they come."""
+        if self._poll is not None:
+            self._poll.hurry_until = until
+
+    def stop(self) -> None:
+        """Ends all reading."""
+        for reader in (self._poll, self._thread):
+            if reader is not None:
+                reader.stop()
+
+
 def raise_descriptor_limit(wanted: int = 65536) -> int | None:
     """Raises this process's limit of open files as far as the system allows; returns it, None where there is none."""
     if sys.platform == "win32":

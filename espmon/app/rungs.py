@@ -18,7 +18,8 @@ import espmon.events as ev
 from espmon.app.commands import LeftAlone, run_command
 from espmon.app.flashing import ChipReport, Flasher, FlashOptions
 from espmon.app.recovery import Do, Rung, RungResult
-from espmon.app.supervisor import Supervisor, Watch
+from espmon.app.supervisor import Supervisor
+from espmon.app.watch import Watch
 from espmon.bootloader.actions import Steps
 from espmon.bootloader.errors import Refused
 from espmon.bootloader.flash import SECTOR, runs, sectors_of

@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from daemon_rig import PtyBoard, until
 
 from espmon.app.config import read_config
-from espmon.app.supervisor import ATTACH_BYTES, Attached, Supervisor, Watch
+from espmon.app.supervisor import Supervisor
+from espmon.app.watch import ATTACH_BYTES, Attached, Watch
 from espmon.errors import PortGone
 from espmon.store.database import Database
 
