@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -17,6 +18,8 @@ from typing import Any
 
 from espmon.app.config import Config, read_config
 from espmon.app.control import ControlServer, register
+from espmon.app.rate import DEFAULT_BAUD, LateFollower, RateFollower
+from espmon.app.ratememory import RateMemory
 from espmon.app.supervisor import Supervisor
 from espmon.app.wire import Place, places, socket_path
 from espmon.errors import EspmonError, UsageProblem
@@ -161,10 +164,7 @@ def run_daemon(
     lock = lock_state(state)
     stop = threading.Event()
     wants_reload = threading.Event()
-    from espmon.app.rungs import Rungs
-
     supervisor = Supervisor(config, state, log_dir, make_rate=_rate_maker(state))
-    supervisor.rungs = Rungs(supervisor)
     printer = EventPrinter() if as_json else None
     if printer is not None:
         supervisor.listen(printer.offer)
@@ -180,6 +180,12 @@ def run_daemon(
         if prepare is not None:
             prepare(supervisor)
         _on_signals(stop, wants_reload)
+        supervisor.open_boards()
+        # what follows takes as long again as all before; what boards say meanwhile is read and logged
+        _load()
+        from espmon.app.rungs import Rungs
+
+        supervisor.rungs = Rungs(supervisor)
         supervisor.start()
         if not config.ports:
             _log.warning("no board is configured; espmon config init writes a file for those that are plugged in")
@@ -200,6 +206,12 @@ def run_daemon(
                 note.unlink()
         os.close(lock)
     return 0
+
+
+def _load() -> None:
+    """Imports now what is otherwise imported when it is first needed: months later the files may be another version's."""
+    for name in ("espmon.decode", "espmon.app.autorate", "espmon.symbolize"):
+        importlib.import_module(name)
 
 
 def _wait(stop: threading.Event, wants_reload: threading.Event, supervisor: Supervisor, reload: Callable[[], list[str]]) -> None:
@@ -237,15 +249,17 @@ def _place(config: Config, state: Path, explicit: bool) -> Place:
     return Place(socket=socket_path(config, state, explicit_state=explicit))
 
 
-def _rate_maker(state: Path) -> Any:
+def _rate_maker(state: Path) -> Callable[[str, int | None], RateFollower]:
     """The rate follower of ``baud = "auto"``; rates are remembered by the name that the configuration gives the board."""
-    from espmon.app.autorate import AutoRate
-    from espmon.app.rate import RateFollower
-    from espmon.app.ratememory import RateMemory
-
     memory = RateMemory(state / "rates.json")
+
     def make(name: str, fixed: int | None) -> RateFollower:
-        # a rate that a person chose stays; boot text at the ROM's own rate is read all the same
-        return AutoRate(fixed=fixed) if fixed is not None else AutoRate(board=name, memory=memory)
+        def follow() -> RateFollower:
+            from espmon.app.autorate import AutoRate
+
+            # a rate that a person chose stays; boot text at the ROM's own rate is read all the same
+            return AutoRate(fixed=fixed) if fixed is not None else AutoRate(board=name, memory=memory)
+
+        return LateFollower(fixed or memory.recall(name)[0] or DEFAULT_BAUD, follow)
 
     return make

@@ -8,7 +8,8 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from espmon.app.config import Candidate, Config, assign
@@ -53,14 +54,20 @@ class Ports:
 
     # --- life ---
 
-    def start(self) -> None:
-        """Begins to look for boards."""
+    def start(self, within_s: float = 0.0) -> None:
+        """Begins to look for boards. Waits until those that are there are open or refused, for `within_s` seconds at most."""
+        futures.wait(self._look_safely(), within_s)
         self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """True from :meth:`start` on."""
+        return self._thread.ident is not None
 
     def stop(self) -> None:
         """Ends looking; ports that are being opened are closed again."""
         self._stopping.set()
-        if self._thread.ident is not None:
+        if self.running:
             self._thread.join(3.0)
 
     def close(self) -> None:
@@ -87,10 +94,7 @@ class Ports:
             if now >= next_full or fresh != stamp:
                 stamp = fresh
                 next_full = now + float(self._config.daemon.rescan_s)
-                try:
-                    self.look()
-                except Exception:  # noqa: BLE001 - logged; one board's fault must not end the others
-                    _log.exception("looking for boards")
+                self._look_safely()
             else:
                 self._look_for_returned(now)
             self._stopping.wait(LOOK_EVERY_S)
@@ -137,10 +141,21 @@ class Ports:
 
         self._database.put(work, keep=True)
 
-    def look(self) -> None:
-        """Finds boards and opens those that came. Nothing to do while every board is open or lent."""
+    def _look_safely(self) -> list[Future[None]]:
+        try:
+            return self.look()
+        except Exception:  # noqa: BLE001 - logged; one board's fault must not end the others
+            _log.exception("looking for boards")
+            return []
+
+    def look(self) -> list[Future[None]]:
+        """Finds boards and opens those that came; what is being opened, those behind a network left out.
+
+        Nothing to do while every board is open or lent.
+        """
+        opening: list[Future[None]] = []
         if not self.problems and all(w.state not in ("away", "failed") for w in list(self._watches.values())):
-            return
+            return opening
         found, problems = assign(self._config.ports, self.candidates())
         for name, text in problems.items():
             if self.problems.get(name) != text:
@@ -153,7 +168,10 @@ class Ports:
                 continue
             if now >= watch.try_again:
                 watch.device = device
-                self._open_soon(watch)
+                future = self._open_soon(watch)
+                if future is not None and not is_url(device):
+                    opening.append(future)
+        return opening
 
     def _look_for_returned(self, now: float) -> None:
         """Between full looks: a device node that was known comes back under its old name."""
@@ -171,13 +189,13 @@ class Ports:
 
     # --- opening ---
 
-    def _open_soon(self, watch: Watch) -> None:
+    def _open_soon(self, watch: Watch) -> Future[None] | None:
         with watch.io:
             if watch.state not in ("away", "failed"):
-                return
+                return None
             watch.state = "opening"
         pool = self._remote if watch.device is not None and is_url(watch.device) else self._local
-        pool.submit(self._open, watch)
+        return pool.submit(self._open, watch)
 
     def _open(self, watch: Watch) -> None:
         if self._stopping.is_set() or watch.device is None:

@@ -44,6 +44,7 @@ from espmon.store.segments import LogGap, LogWriter
 
 _log = logging.getLogger(__name__)
 
+_OPENING_S = 1.0  # at a start nothing else is begun while boards are being opened, for so long at most
 _SILENT_S = 15.0  # without a sign of life for so long a loop counts as stuck
 
 
@@ -93,16 +94,27 @@ class Supervisor:
         self._changing = threading.Lock()
         self._stopping = threading.Event()
         self._keeper = threading.Thread(target=self._keep_forever, name="keeper", daemon=True)
-        self._apply(config)
+        self._apply(config, images=False)
 
     # --- life ---
 
-    def start(self) -> None:
-        """Starts all threads; boards are opened as they are found."""
+    def open_boards(self) -> None:
+        """Begins to find, read and log boards; returns when those that are there are open, after a second at the latest.
+
+        First of all at a start, because what a board says meanwhile is lost: what is heard waits for :meth:`start`.
+        """
         self.writer.start()
-        self.symbols.start()
+        self.ports.start(_OPENING_S)
+
+    def start(self) -> None:
+        """Starts what is not yet running; boards are decoded and judged from now on."""
+        if not self.ports.running:
+            self.open_boards()
+        with self._changing:
+            for watch in self.watches.values():
+                self._learn_image(watch)
         self.decoding.start()
-        self.ports.start()
+        self.symbols.start()
         self._keeper.start()
 
     def stop(self, deadline_s: float = 20.0) -> None:
@@ -161,7 +173,8 @@ class Supervisor:
         self._apply(config)
         return later
 
-    def _apply(self, config: Config) -> None:
+    def _apply(self, config: Config, *, images: bool = True) -> None:
+        """`images` False: known-good images are looked at later, by :meth:`start`; they may be megabytes for each board."""
         with self._changing:
             wanted = {p.name: p for p in config.ports}
             for name in [n for n in self.watches if n not in wanted]:
@@ -171,7 +184,7 @@ class Supervisor:
                 self.writer.release(name)
             for name, section in wanted.items():
                 watch = self.watches.get(name)
-                settings = policy_settings(config, section, self._known_good(section))
+                settings = policy_settings(config, section, self._known_good(section) if images else None)
                 if watch is None:
                     watch = self.watches[name] = self._new_watch(name, section, settings)
                     self._offers.begin(watch)
@@ -226,8 +239,12 @@ class Supervisor:
         """A known-good image of this board was added or learnt."""
         watch = self.watches.get(name)
         if watch is not None:
-            with watch.judging:
-                watch.policy.change(policy_settings(self.config, watch.section, self._known_good(watch.section)))
+            self._learn_image(watch)
+
+    def _learn_image(self, watch: Watch) -> None:
+        settings = policy_settings(self.config, watch.section, self._known_good(watch.section))
+        with watch.judging:
+            watch.policy.change(settings)
 
     # --- what is asked of it ---
 

@@ -268,6 +268,7 @@ class PortLog:
         self._clock_offset: float | None = None
         self._synced = 0
         self._next_seq: int | None = None
+        self._begun = False
 
     # --- any thread ---
 
@@ -327,11 +328,15 @@ class PortLog:
     # --- writer thread ---
 
     def drain(self, now: float, mono: float, *, allowed: bool = True) -> list[LogGap]:
-        """Writes what waits. `allowed` False (disk below the low-water mark) leaves it in the ring. Returns new gaps.
+        """Writes what waits; the first call ends segments that a dead run left open. `allowed` False (disk below the low-water mark) leaves it in the ring. Returns new gaps.
 
         Never raises for what the disk does: a refused write sets `full` and is tried again by the next call.
         """
         gaps: list[LogGap] = []
+        if not self._begun:
+            self._begun = True
+            for segment, record in mark_torn(self.folder, now):
+                _log.info("%s: %s, %s", segment.raw_path, record.payload["reason"], record.payload)
         if not allowed:
             self.full = True
             return gaps
@@ -616,9 +621,8 @@ def mark_torn(folder: Path, now: float) -> list[tuple[Segment, Record]]:
         record = Record(Kind.TORN, now, 0.0, size, payload)
         try:
             with segment.index_path.open("ab") as f:
+                # not synced: if a power cut takes the record, the next run writes it again
                 f.write(_pack(Kind.TORN, now, 0.0, size, payload))
-                f.flush()
-                os.fsync(f.fileno())
         except OSError as error:
             _log.warning("%s: %s", segment.index_path, error)
             continue
@@ -683,13 +687,10 @@ class LogWriter:
         self._keep_wake = threading.Event()
 
     def open(self, name: str) -> PortLog:
-        """The log of port `name`; the same object as long as it is open. Segments left open by a dead run are marked torn."""
+        """The log of port `name`; the same object as long as it is open."""
         with self._lock:
             log = self._logs.get(name)
             if log is None:
-                now, _ = self._clock()
-                for segment, record in mark_torn(self.root / name, now):
-                    _log.info("%s: %s, %s", segment.raw_path, record.payload["reason"], record.payload)
                 log = self._logs[name] = PortLog(self.root, name, self.limits)
                 share = max(64 * 1024, self.limits.rings_total // len(self._logs))
                 for each in self._logs.values():

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -220,12 +221,7 @@ def kills(folder: Path, *, rounds: int) -> Report:
         f"{rounds} kills: {shorter} logs shorter than before, {invented} lines twice or out of order", not invented
     )
     report.say(f"{missing} of {sum(map(len, sent))} bytes were on their way inside the killed process or the pty")
-    import statistics
-
-    report.say(
-        f"restart until all ports are read: median {statistics.median(restarts):.2f} s, worst {max(restarts):.2f} s (promise 2 s)",
-        statistics.median(restarts) <= 2.0,
-    )
+    _say_restarts(report, restarts)
     from espmon.store.segments import segments
 
     bad = 0
@@ -235,6 +231,81 @@ def kills(folder: Path, *, rounds: int) -> Report:
             bad += size is not None and any(r.offset > size for r in segment.records())
     report.say(f"{bad} index records point behind their bytes", bad == 0)
     return report
+
+
+def _old_state(folder: Path, *, boards: int, segments: int, megabytes: int) -> None:
+    """What years leave behind: closed segments of every board, and a large database."""
+    import sqlite3
+
+    from espmon.store.database import Database
+    from espmon.store.segments import LogLimits, PortLog, pack_segment
+    from espmon.store.segments import segments as segments_of
+
+    log = folder / "state" / "log"
+    for i in range(boards):
+        one = PortLog(log, f"b{i}", LogLimits())
+        for k in range(100):
+            one.append(b"a line of an old segment\r\n" * 20, 1.7e9 + k, float(k))
+            one.drain(1.7e9 + k, float(k))
+        one.close(1.7e9 + 100, 100.0)
+        first = segments_of(log / f"b{i}")[0]
+        pack_segment(first)
+        for number in range(2, segments // boards + 1):
+            for path in (first.packed_path, first.index_path):
+                shutil.copyfile(path, path.with_name(path.name.replace("00000001-", f"{number:08d}-")))
+    Database(folder / "state" / "espmon.sqlite").close()
+    connection = sqlite3.connect(folder / "state" / "espmon.sqlite")
+    rows = megabytes * 1_000_000 // 560  # what a row and its two index entries take
+    now = time.time()
+    connection.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
+        "INSERT INTO events (port, type, at, boot, json) SELECT 'b' || (i % ?), 'boot', ? - i, i, hex(zeroblob(225)) FROM n",
+        (rows, boards, now),
+    )
+    connection.commit()
+    connection.close()
+
+
+def starts(folder: Path, *, boards: int, segments: int, megabytes: int, rounds: int) -> Report:
+    """Restarts after kill -9 with the state of years on the disk: until all ports are read, and until it answers."""
+    report = Report("start")
+    ttys = [PtyBoard(folder / f"tty{i}") for i in range(boards)]
+    _old_state(folder, boards=boards, segments=segments, megabytes=megabytes)
+    size = (folder / "state" / "espmon.sqlite").stat().st_size
+    daemon = DaemonProcess(folder, "[log]\nlow_water = 0\n" + "".join(section(f"b{i}", b.path) for i, b in enumerate(ttys)))
+    read: list[float] = []
+    answered: list[float] = []
+    cpu: list[float] = []
+    for turn in range(rounds):
+        began = time.monotonic()
+        daemon.events.clear()
+        daemon.start(wait=False)
+        assert daemon.process is not None
+        until(lambda: len([e for e in daemon.of_type("port") if e["state"] == "opened"]) == boards, 60, "opening")
+        read.append(time.monotonic() - began)
+        cpu.append(cpu_seconds(daemon.process.pid))
+        until(lambda: (daemon.state / "control.sock").exists(), 20, "the socket")
+        daemon.status()
+        answered.append(time.monotonic() - began)
+        for i, tty in enumerate(ttys):
+            tty.say(b"turn %d of b%d\r\n" % (turn, i))
+        until(lambda t=turn: all(daemon.raw_log(f"b{i}").endswith(b"turn %d of b%d\r\n" % (t, i)) for i in (0, boards - 1)), 20, "logging")
+        daemon.kill()
+    report.say(f"{boards} boards, {segments} segments, database of {size / 1e6:.0f} MB, {rounds} kills")
+    _say_restarts(report, read)
+    report.say(f"CPU until then {median(cpu):.2f} s (median); status answered {median(answered):.2f} s after the start, worst {max(answered):.2f} s")
+    return report
+
+
+def _say_restarts(report: Report, restarts: list[float]) -> None:
+    """Judges the slowest one; a loaded machine makes it slower, so the load is told beside it."""
+    ordered = sorted(restarts)
+    late = sum(r > 2.0 for r in ordered)
+    report.say(
+        f"restart until all ports are read: median {median(ordered):.2f} s, 99 % within {ordered[int(0.99 * (len(ordered) - 1))]:.2f} s, "
+        f"worst {ordered[-1]:.2f} s (promise 2 s, {late} of {len(ordered)} later); load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs",
+        late == 0,
+    )
 
 
 def full_disk(folder: Path) -> Report:
@@ -531,7 +602,6 @@ def race(folder: Path, *, runs: int) -> Report:
     """From the third watchdog reset to healthy text: espmon against a loop that calls esptool, on the same virtual board."""
     import random as rnd
     import re
-    import statistics
 
     from espmon.board.demo import demo_image
 
@@ -595,7 +665,7 @@ def race(folder: Path, *, runs: int) -> Report:
             process.kill()
             process.wait()
     report.say("espmon " + ", ".join(f"{t:.1f} s" for t in ours) + "; loop with esptool " + ", ".join(f"{t:.1f} s" for t in theirs))
-    ratio = statistics.median(ours) / statistics.median(theirs)
+    ratio = median(ours) / median(theirs)
     report.say(f"ratio {ratio:.2f} (promise 0.5)", ratio <= 0.5)
     return report
 
@@ -634,6 +704,11 @@ PARTS: dict[str, tuple[Callable[..., Report], dict[str, Any], dict[str, Any]]] =
     "load": (load, {"boards": 64, "seconds": 20}, {"boards": 64, "seconds": 3600}),
     "ports": (many_ports, {"boards": 300}, {"boards": 300}),
     "kills": (kills, {"rounds": 10}, {"rounds": 200}),
+    "start": (
+        starts,
+        {"boards": 16, "segments": 640, "megabytes": 20, "rounds": 5},
+        {"boards": 64, "segments": 10_000, "megabytes": 500, "rounds": 20},
+    ),
     "disk": (full_disk, {}, {}),
     "replug": (replugs, {"cycles": 40, "renames": 10}, {"cycles": 1000, "renames": 100}),
     "recovery": (recovery, {"rounds": 1}, {"rounds": 50}),
