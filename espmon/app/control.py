@@ -33,7 +33,7 @@ from espmon.app.wire import IMAGE_LIMIT, Place, Wire
 from espmon.errors import EspmonError, PortGone, PortProblem, UsageProblem
 from espmon.events import Event, Progress, to_json_line
 from espmon.port import Chunk, SerialPort
-from espmon.store.segments import write_atomically
+from espmon.store.atomic import write_atomically
 
 _log = logging.getLogger(__name__)
 

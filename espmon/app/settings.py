@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from espmon.app.config import Config, Section
 from espmon.app.recovery import PolicySettings
-from espmon.store.segments import LogLimits
+from espmon.store.portlog import LogLimits
 
 
 def policy_settings(config: Config, section: Section, image: str | None) -> PolicySettings:

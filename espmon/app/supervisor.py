@@ -1,6 +1,6 @@
 """All boards at once: puts the daemon's parts together, gives them the configuration, starts and ends them in order.
 
-Threads: readers (:mod:`espmon.app.readers`), the log writer and its keeper (:mod:`espmon.store.segments`), one that decodes
+Threads: readers (:mod:`espmon.app.readers`), the log writer and its keeper (:mod:`espmon.store.logwriter`), one that decodes
 (:mod:`espmon.app.decoding`), one for symbols (:mod:`espmon.app.symbols`), the database's writer, one that looks for boards
 and some that open them (:mod:`espmon.app.ports`), and a few for recoveries (:mod:`espmon.app.incidents`). Which part knows
 which is in ``docs/design/daemon.md``.
@@ -40,7 +40,8 @@ from espmon.port import SerialPort
 from espmon.store.database import Database
 from espmon.store.elfs import ElfStore
 from espmon.store.images import ImageStore
-from espmon.store.segments import LogGap, LogWriter
+from espmon.store.logwriter import LogWriter
+from espmon.store.portlog import LogGap
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from espmon.app.recovery import RecoveryPolicy
 from espmon.errors import PortGone, PortProblem
 from espmon.port import Chunk, PortIdentity, SerialPort
 from espmon.port.rfc2217 import Rfc2217Server
-from espmon.store.segments import PortLog
+from espmon.store.portlog import PortLog
 
 INBOX_BYTES = 4 << 20  # bytes that wait for the decoder, per port; the raw log has them all the same
 BOOT_TEXT_BYTES = 2048  # what is heard after a reset into the loader is text up to the first frame, at most so much

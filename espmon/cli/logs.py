@@ -18,7 +18,8 @@ from espmon.cli.daemon_options import CONTEXT, moment, names_daemon
 from espmon.errors import UsageProblem
 
 if TYPE_CHECKING:
-    from espmon.store.segments import Record, Stretch
+    from espmon.store.logreader import Stretch
+    from espmon.store.segments import Record
 
 
 @click.command(context_settings=CONTEXT)
@@ -46,7 +47,7 @@ def logs(
     """Print the log of the board NAME, each line with the host's time."""
     from espmon.app.config import PORT_NAME
     from espmon.app.reach import find_daemon
-    from espmon.store.segments import read_log, tail_start
+    from espmon.store.logreader import read_log, tail_start
 
     if raw and (grep or as_json):
         raise UsageProblem("--raw gives the exact bytes; --grep and --json don't go with it")
@@ -115,14 +116,14 @@ def _from_banner(stretches: Iterator[Stretch]) -> Iterator[Stretch]:
 
 
 def _followed(folder: Path, stretches: Iterator[Stretch]) -> Iterator[Stretch]:
-    from espmon.store.segments import read_log
+    from espmon.store.logreader import read_log
 
     at = (0, 0)
     for piece in stretches:
         at = (piece.seq, piece.offset + len(piece.raw))
         yield piece
     if at == (0, 0):
-        from espmon.store.segments import end_of_log
+        from espmon.store.logreader import end_of_log
 
         at = end_of_log(folder)
     while True:
@@ -137,7 +138,7 @@ def _followed(folder: Path, stretches: Iterator[Stretch]) -> Iterator[Stretch]:
 
 
 def _print_lines(name: str, stretches: Iterator[Stretch], pattern: re.Pattern[bytes] | None, as_json: bool) -> None:
-    from espmon.store.segments import text_lines
+    from espmon.store.logreader import text_lines
 
     write, flush = sys.stdout.write, sys.stdout.flush
     for at, item in text_lines(stretches):

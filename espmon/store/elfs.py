@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espmon.errors import ElfUnusable
-from espmon.store.segments import write_atomically
+from espmon.store.atomic import write_atomically
 
 # No firmware's ELF with debug sections is larger; the bound keeps a wrong path from filling the disk.
 LARGEST_ELF = 512 << 20

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from espmon.errors import InputUnreadable
-from espmon.store.segments import write_atomically
+from espmon.store.atomic import write_atomically
 
 # The largest flash of any supported module.
 LARGEST_FLASH = 128 << 20

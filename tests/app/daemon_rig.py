@@ -145,7 +145,7 @@ class DaemonProcess:
         return [e for e in self.events if e["type"] in types]
 
     def raw_log(self, name: str) -> bytes:
-        from espmon.store.segments import read_log
+        from espmon.store.logreader import read_log
 
         return b"".join(p.raw for p in read_log(self.state / "log" / name))
 

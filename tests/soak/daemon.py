@@ -238,7 +238,8 @@ def _old_state(folder: Path, *, boards: int, segments: int, megabytes: int) -> N
     import sqlite3
 
     from espmon.store.database import Database
-    from espmon.store.segments import LogLimits, PortLog, pack_segment
+    from espmon.store.portlog import LogLimits, PortLog
+    from espmon.store.retention import pack_segment
     from espmon.store.segments import segments as segments_of
 
     log = folder / "state" / "log"
@@ -363,7 +364,7 @@ def full_disk(folder: Path) -> Report:
 
 
 def _raw(root: Path) -> bytes:
-    from espmon.store.segments import read_log
+    from espmon.store.logreader import read_log
 
     return b"".join(p.raw for p in read_log(root / "b0"))
 
@@ -647,7 +648,7 @@ def race(folder: Path, *, runs: int) -> Report:
             time.sleep(0.5)
             from datetime import datetime
 
-            from espmon.store.segments import read_log, text_lines
+            from espmon.store.logreader import read_log, text_lines
 
             third = datetime.fromisoformat(daemon.of_type("boot-loop")[0]["at"]).timestamp()
             text = next(

@@ -15,16 +15,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from espmon.store import portlog
 from espmon.store import segments as sg
-from espmon.store.segments import Kind, LogLimits, LogWriter, PortLog, Segment
+from espmon.store.logreader import end_of_log, raw_size, read_log, tail_start, text_lines
+from espmon.store.logwriter import LogWriter
+from espmon.store.portlog import LogGap, LogLimits, PortLog
+from espmon.store.retention import ended, pack_segment
+from espmon.store.segments import Kind, Segment
 
 
 def stored(folder: Path) -> bytes:
-    return b"".join(piece.raw for piece in sg.read_log(folder))
+    return b"".join(piece.raw for piece in read_log(folder))
 
 
 def notes(folder: Path, kind: Kind) -> list[sg.Record]:
-    return [p.note for p in sg.read_log(folder) if p.note is not None and p.note.kind is kind]
+    return [p.note for p in read_log(folder) if p.note is not None and p.note.kind is kind]
 
 
 def test_bytes_come_back_in_order_with_their_times(tmp_path: Path) -> None:
@@ -35,7 +40,7 @@ def test_bytes_come_back_in_order_with_their_times(tmp_path: Path) -> None:
     log.drain(1001.0, 2.0)
     log.close(1002.0, 3.0)
     assert stored(tmp_path / "bench") == b"one\r\ntwo\r\nthree\n\nlast"
-    lines = list(sg.text_lines(sg.read_log(tmp_path / "bench")))
+    lines = list(text_lines(read_log(tmp_path / "bench")))
     assert lines == [(1000.0, b"one"), (1000.0, b"two"), (1001.0, b"three"), (1001.0, b""), (1001.0, b"last")]
     assert (tmp_path / "bench" / "latest").read_text().strip() == "00000001-19700101T001641Z.log"
 
@@ -55,7 +60,7 @@ def test_any_chunking_and_rotation_gives_the_input_back(
     assert stored(root / "p") == b"".join(chunks)
     for segment in sg.segments(root / "p"):
         assert segment.closed()
-        sg.pack_segment(segment)
+        pack_segment(segment)
     assert stored(root / "p") == b"".join(chunks), "the same from packed segments"
 
 
@@ -91,7 +96,7 @@ def test_marks_stand_between_the_bytes_they_came_between(tmp_path: Path) -> None
     log.mark("lent", 2.0, 2.0, to="esptool")
     log.append(b"after", 3.0, 3.0)
     log.close(4.0, 4.0)
-    pieces = list(sg.read_log(tmp_path / "p"))
+    pieces = list(read_log(tmp_path / "p"))
     assert [p.raw if p.note is None else p.note.payload["what"] for p in pieces] == [b"before ", "lent", b"after"]
 
 
@@ -115,7 +120,7 @@ def test_disk_full_at_any_byte_keeps_order_and_counts_the_gap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     disk = FullDisk(room)
-    monkeypatch.setattr(sg.os, "write", disk)
+    monkeypatch.setattr(portlog.os, "write", disk)
     log = PortLog(tmp_path, "p", LogLimits(ring_bytes=64))
     sent = b""
     for i in range(20):
@@ -191,7 +196,7 @@ def test_retention_by_bytes_age_and_over_all(tmp_path: Path) -> None:
     assert sg.segments(tmp_path / "b")[-1].raw_path.exists(), "the open segment is never deleted"
     writer.stop()
     aged = LogWriter(tmp_path, LogLimits(keep_s=60.0), clock=lambda: (0.0, 0.0))
-    aged.keep(sg._ended(sg.segments(tmp_path / "b")[-1]) + 3600)
+    aged.keep(ended(sg.segments(tmp_path / "b")[-1]) + 3600)
     assert not sg.segments(tmp_path / "a")
     assert not sg.segments(tmp_path / "b")
 
@@ -213,13 +218,13 @@ def test_a_deleted_open_segment_is_noticed(tmp_path: Path) -> None:
 @given(st.binary(max_size=600), st.data())
 def test_index_parser_believes_only_whole_records(noise: bytes, data: st.DataObject) -> None:
     good = [
-        sg._pack(Kind.OPEN, 1.0, 1.0, 0, {"port": "p"}),
-        sg._pack(Kind.BATCH, 2.0, 2.0, 10),
-        sg._pack(Kind.GAP, 3.0, 3.0, 20, {"bytes": 5, "reason": "x"}),
+        sg.pack_record(Kind.OPEN, 1.0, 1.0, 0, {"port": "p"}),
+        sg.pack_record(Kind.BATCH, 2.0, 2.0, 10),
+        sg.pack_record(Kind.GAP, 3.0, 3.0, 20, {"bytes": 5, "reason": "x"}),
     ]
     blob = b"".join(good)
     cut = data.draw(st.integers(0, len(blob)))
-    torn = blob[:cut] + sg._pack(Kind.TORN, 9.0, 0.0, 20, {"reason": "killed"})
+    torn = blob[:cut] + sg.pack_record(Kind.TORN, 9.0, 0.0, 20, {"reason": "killed"})
     records = list(sg.parse_index(torn))
     assert records[-1].kind is Kind.TORN, "what follows a torn record is found again"
     whole = sum(1 for i in range(3) if cut >= len(b"".join(good[: i + 1])))
@@ -244,8 +249,25 @@ def test_a_run_that_was_killed_is_marked_not_cut(tmp_path: Path) -> None:
     assert stored(tmp_path / "p") == b"keptalsonext"
 
 
+def test_a_new_run_marks_what_a_dead_one_left_before_it_writes_also_when_the_board_is_silent(tmp_path: Path) -> None:
+    for name in ("silent", "p"):
+        dead = PortLog(tmp_path, name, LogLimits())
+        dead.append(b"old", 1.0, 1.0)
+        dead.drain(1.0, 1.0)
+    writer = LogWriter(tmp_path, LogLimits(compress=False))
+    writer.open("silent")
+    writer.open("p").append(b"new", 50.0, 50.0)
+    assert not sg.segments(tmp_path / "p")[0].closed(), "opening a log reads and writes nothing"
+    writer.write_round(50.0, 50.0)
+    for name in ("silent", "p"):
+        (torn,) = notes(tmp_path / name, Kind.TORN)
+        assert (torn.offset, torn.at) == (3, 50.0)
+    assert stored(tmp_path / "p") == b"oldnew"
+    writer.stop()
+
+
 def test_after_a_power_cut_unsynced_bytes_are_suspect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sg, "_boot_id", lambda: "first")
+    monkeypatch.setattr(portlog, "boot_id", lambda: "first")
     log = PortLog(tmp_path, "p", LogLimits())
     log.append(b"synced", 1.0, 1.0)
     log.drain(1.0, 1.0)
@@ -253,7 +275,7 @@ def test_after_a_power_cut_unsynced_bytes_are_suspect(tmp_path: Path, monkeypatc
     log.append(b"maybe", 2.0, 2.0)
     log.drain(2.0, 2.0)
     assert log.segment is not None
-    monkeypatch.setattr(sg, "_boot_id", lambda: "second")
+    monkeypatch.setattr(sg, "boot_id", lambda: "second")
     ((_, record),) = sg.mark_torn(tmp_path / "p", 50.0)
     assert record.payload == {"reason": "the machine stopped", "untimed": 5, "suspect": 5}
 
@@ -276,11 +298,11 @@ def test_an_interrupted_compression_is_finished(tmp_path: Path) -> None:
     log.close(2.0, 2.0)
     (segment,) = sg.segments(tmp_path / "p")
     segment.packed_path.with_name(segment.packed_path.name + ".new").write_bytes(b"\x1f\x8bhalf")
-    assert sg.pack_segment(segment)
+    assert pack_segment(segment)
     assert not segment.raw_path.exists()
     assert gzip.decompress(segment.packed_path.read_bytes()) == b"text\n" * 100
     segment.raw_path.write_bytes(b"text\n" * 100)  # killed between rename and unlink
-    assert sg.pack_segment(segment)
+    assert pack_segment(segment)
     assert not segment.raw_path.exists()
     assert stored(tmp_path / "p") == b"text\n" * 100
 
@@ -292,21 +314,20 @@ def test_since_start_and_tail(tmp_path: Path) -> None:
         log.drain(100.0 + i, float(i))
     log.close(200.0, 100.0)
     folder = tmp_path / "p"
-    assert b"".join(p.raw for p in sg.read_log(folder, since=107.0)) == b"".join(b"line %d....\n" % i for i in (7, 8, 9))
-    assert b"".join(p.raw for p in sg.read_log(folder, start=sg.tail_start(folder, 25))) == stored(folder)[-25:]
-    assert b"".join(p.raw for p in sg.read_log(folder, start=sg.tail_start(folder, 10_000))) == stored(folder)
-    assert list(sg.read_log(folder, start=sg.end_of_log(folder))) == []
+    assert b"".join(p.raw for p in read_log(folder, since=107.0)) == b"".join(b"line %d....\n" % i for i in (7, 8, 9))
+    assert b"".join(p.raw for p in read_log(folder, start=tail_start(folder, 25))) == stored(folder)[-25:]
+    assert b"".join(p.raw for p in read_log(folder, start=tail_start(folder, 10_000))) == stored(folder)
+    assert list(read_log(folder, start=end_of_log(folder))) == []
     for segment in sg.segments(folder):
-        sg.pack_segment(segment)
-    assert b"".join(p.raw for p in sg.read_log(folder, start=sg.tail_start(folder, 25))) == stored(folder)[-25:]
+        pack_segment(segment)
+    assert b"".join(p.raw for p in read_log(folder, start=tail_start(folder, 25))) == stored(folder)[-25:]
 
 
 KILLED = """
 import sys, time, random
 from pathlib import Path
-from espmon.store.segments import PortLog, LogLimits, mark_torn
+from espmon.store.portlog import PortLog, LogLimits
 root = Path(sys.argv[1]); n = int(sys.argv[2])
-mark_torn(root / "p", time.time())
 log = PortLog(root, "p", LogLimits(segment_bytes=3000, sync_s=1))
 while True:
     block = b"".join(b"%09d\\n" % (n + i) for i in range(random.randrange(1, 40)))
@@ -346,7 +367,7 @@ def test_kill_nine_loses_nothing_that_was_written(tmp_path: Path) -> None:
     assert 7 <= len(torn) <= 14
     for segment in sg.segments(tmp_path / "p"):
         assert isinstance(segment, Segment)
-        size = sg.raw_size(segment)
+        size = raw_size(segment)
         assert all(r.offset <= size for r in segment.records())
 
 
@@ -380,10 +401,10 @@ def test_a_log_that_ended_is_not_opened_again_by_the_writer(tmp_path: Path) -> N
     writer.write_round(1000.0, 0.0)
     other = writer.open("q")
 
-    def must_not(*a: object, **k: object) -> list[sg.LogGap]:
+    def must_not(*a: object, **k: object) -> list[LogGap]:
         raise AssertionError("a log that ended was written to")
 
-    def then_release(*a: object, **k: object) -> list[sg.LogGap]:
+    def then_release(*a: object, **k: object) -> list[LogGap]:
         # between taking the list of logs and coming to this one, the board leaves the configuration
         writer._logs.pop("q")
         return []

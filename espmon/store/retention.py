@@ -1,0 +1,99 @@
+"""Closed segments: compressed, and deleted oldest first when they are too many, too old, or the disk is nearly full."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import logging
+import os
+import shutil
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from espmon.store.portlog import LogLimits
+from espmon.store.segments import REFUSALS, Segment, segments
+
+_log = logging.getLogger(__name__)
+
+
+def pack_segment(segment: Segment) -> bool:
+    """Compresses a closed segment; the raw file goes only when the packed one is on the disk. True when it was done."""
+    raw, packed = segment.raw_path, segment.packed_path
+    if packed.exists():
+        # renamed into place, then interrupted: the packed one is whole
+        with contextlib.suppress(FileNotFoundError):
+            raw.unlink()
+        return True
+    fresh = packed.with_name(packed.name + ".new")
+    try:
+        with raw.open("rb") as source, fresh.open("wb") as sink:
+            with gzip.GzipFile(filename="", mode="wb", fileobj=sink, compresslevel=6, mtime=0) as z:
+                shutil.copyfileobj(source, z, 256 * 1024)
+            sink.flush()
+            os.fsync(sink.fileno())
+        os.replace(fresh, packed)
+        raw.unlink()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        if error.errno not in REFUSALS and not isinstance(error, FileNotFoundError):
+            _log.warning("%s: %s", raw, error)
+        return False
+    return True
+
+
+def keep(
+    root: Path,
+    limits: LogLimits,
+    now: float,
+    *,
+    open_segments: Collection[Segment],
+    low_on_space: Callable[[], bool],
+    free_bytes: Callable[[], int | None],
+    stop: Callable[[], bool],
+) -> None:
+    """Compresses and deletes below `root`, a folder per port; `open_segments` are never touched. Raises OSError."""
+    everything: list[tuple[float, int, Segment]] = []
+    for folder in sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []:
+        mine: list[tuple[float, int, Segment]] = []
+        for segment in segments(folder):
+            if segment in open_segments:
+                continue
+            if limits.compress and segment.raw_path.exists() and segment.closed() and not low_on_space():
+                pack_segment(segment)
+            if stop():
+                return
+            mine.append((ended(segment), segment.disk_bytes(), segment))
+        everything += _prune(mine, limits.keep_bytes, limits.keep_s, now)
+    everything.sort(key=lambda e: e[0])
+    everything = _prune(everything, limits.keep_bytes_total, None, now)
+    while low_on_space() and everything:
+        free = free_bytes()
+        if free is None or free >= limits.low_water * 3 // 2:
+            break
+        _, size, segment = everything.pop(0)
+        _log.warning("disk nearly full: deleting %s (%d bytes)", segment.raw_path, size)
+        segment.remove()
+
+
+def ended(segment: Segment) -> float:
+    """When it was written to last (Unix s), 0.0 when it is gone."""
+    for path in (segment.index_path, segment.packed_path, segment.raw_path):
+        with contextlib.suppress(OSError):
+            return path.stat().st_mtime
+    return 0.0
+
+
+def _prune(
+    found: list[tuple[float, int, Segment]], keep_bytes: int | None, keep_s: float | None, now: float
+) -> list[tuple[float, int, Segment]]:
+    """Deletes the oldest (first) ones until the rest keeps the limits; returns the rest."""
+    total = sum(size for _, size, _ in found)
+    kept = list(found)
+    while kept and (
+        (keep_bytes is not None and total > keep_bytes) or (keep_s is not None and now - kept[0][0] > keep_s)
+    ):
+        _, size, segment = kept.pop(0)
+        total -= size
+        segment.remove()
+    return kept
