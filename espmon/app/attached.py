@@ -11,6 +11,7 @@ import contextlib
 import json
 import select
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -26,13 +27,14 @@ _ANSWER_S = 15.0
 class AttachedPort(SerialPort):
     """Board `word` of the daemon at `place`. `notices`: what the daemon wanted said; taken by whoever shows it."""
 
-    def __init__(self, place: Place, word: str, *, exclusive: bool = False) -> None:
+    def __init__(self, place: Place, word: str, *, exclusive: bool = False, stopping: threading.Event | None = None) -> None:
         super().__init__(word)
         self.notices: list[str] = []
         self.elfs: list[str] = []
         self.chip: str | None = None
         self._place = place
         self._exclusive = exclusive
+        self._stopping = stopping
         self._wire: Wire | None = None
         self._bytes = bytearray()
         self._answers: list[dict[str, Any]] = []
@@ -146,6 +148,10 @@ class AttachedPort(SerialPort):
             told = json.loads(payload)
             if "answer" in told:
                 self._answers.append(told)
+            elif told.get("stopping"):
+                if self._stopping is not None:
+                    self._stopping.set()
+                self.notices.append("the daemon is stopping")
             elif told.get("notice"):
                 self.notices.append(str(told["notice"]))
             elif told.get("state"):
@@ -202,8 +208,11 @@ class AttachedPort(SerialPort):
         self._bytes.clear()
 
 
-def attached(word: str, *, exclusive: bool = False) -> AttachedPort | None:
-    """The port `word` (a board's name or a device) through the daemon that has it; None when no daemon has. Quick."""
+def attached(word: str, *, exclusive: bool = False, stopping: threading.Event | None = None) -> AttachedPort | None:
+    """The port `word` (a board's name or a device) through the daemon that has it; None when no daemon has. Quick.
+
+    `stopping` is set when the daemon is about to end: whoever works on the board should bring it to a safe state.
+    """
     if "://" in word or not presence.may_run():
         return None
     from espmon.app.reach import board_held_by_daemon
@@ -211,13 +220,13 @@ def attached(word: str, *, exclusive: bool = False) -> AttachedPort | None:
     reach = board_held_by_daemon(word)
     if reach is None or reach.place is None:
         return None
-    return AttachedPort(reach.place, word, exclusive=exclusive)
+    return AttachedPort(reach.place, word, exclusive=exclusive, stopping=stopping)
 
 
 @contextlib.contextmanager
-def open_port(word: str, baud: int) -> Iterator[SerialPort]:
+def open_port(word: str, baud: int, stopping: threading.Event | None = None) -> Iterator[SerialPort]:
     """The port `word` for a stay in the loader: through the daemon when it has it, else opened here."""
-    port: SerialPort = attached(word, exclusive=True) or SerialPort(word, baud)
+    port: SerialPort = attached(word, exclusive=True, stopping=stopping) or SerialPort(word, baud)
     try:
         port.open()
         port.remember_identity()

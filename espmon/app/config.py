@@ -272,6 +272,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("log", "sync_s", _seconds, 5.0, "fsync this often, and at every crash"),
     Setting("log", "compress", _flag, True, "gzip closed segments"),
     Setting("store", "elf_bytes", size, 2 << 30, "ELF files kept, at most", '"2 GiB"'),
+    Setting("store", "database_bytes", size, 1 << 30, "what the database holds, at most", '"1 GiB"'),
     Setting("store", "image_bytes", size, 1 << 30, "flash images kept, at most", '"1 GiB"'),
     Setting("recovery", "resets", _count(2, 100), 3, "so many abnormal resets ..."),
     Setting("recovery", "within_s", _seconds, 60.0, "... within this time are a boot loop"),

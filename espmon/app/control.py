@@ -28,7 +28,7 @@ from typing import Any
 from espmon.app.config import is_loopback
 from espmon.app.presence import registry
 from espmon.app.supervisor import Supervisor
-from espmon.app.watch import Attached, Watch
+from espmon.app.watch import ATTACH_BYTES, Attached, Watch
 from espmon.app.wire import IMAGE_LIMIT, Place, Wire
 from espmon.errors import EspmonError, PortGone, PortProblem, UsageProblem
 from espmon.events import Event, Progress, to_json_line
@@ -60,6 +60,31 @@ def register(place: Place, supervisor: Supervisor) -> Path | None:
 # --- server ------------------------------------------------------------------------------------------------------------
 
 Handler = Callable[["Conversation"], None]
+
+_BACKLOG = 64
+# Two threads and a descriptor each; a client that forgets to close must not take the daemon's.
+_MOST = 256
+_MOST_REFUSED = 32  # that many more are told so
+
+
+def refuse_open_folder(folder: Path, what: str, *, sticky: bool = False) -> None:
+    """Raises :class:`UsageProblem` when a stranger could put files of theirs in `folder`. `sticky`: /tmp and its like will do,
+    where nobody can replace what is somebody else's."""
+    if sys.platform == "win32":
+        return
+    found = folder.lstat()
+    trusted = (0, os.geteuid())
+    if stat.S_ISLNK(found.st_mode) and found.st_uid not in trusted:
+        raise UsageProblem(f"{folder} is a link of somebody else's (uid {found.st_uid}): {what} would not be safe there", "name another place")
+    found = folder.stat()
+    if found.st_mode & stat.S_IWOTH and not (sticky and found.st_mode & stat.S_ISVTX):
+        raise UsageProblem(f"{folder} can be written by everybody: {what} would not be safe there", f"chmod o-w {folder}, or name another place")
+    if found.st_uid not in trusted:
+        if os.geteuid() != 0:
+            raise UsageProblem(
+                f"{folder} belongs to somebody else (uid {found.st_uid}): {what} would not be safe there", "name a place of yours"
+            )
+        _log.warning("%s belongs to uid %d, who could replace %s", folder, found.st_uid, what)
 
 
 class Conversation:
@@ -113,6 +138,7 @@ class ControlServer:
         self._open: set[Wire] = set()
         self._lock = threading.Lock()
         self._stopping = False
+        self._told_missing = False
 
     def start(self) -> None:
         """Begins to listen. Raises :class:`UsageProblem` when another daemon is there or the place is not safe."""
@@ -136,20 +162,15 @@ class ControlServer:
             write_atomically(token_file, self._token.encode(), mode=0o600)
             self.place = Place(address=(host, int(bound[1])), token_file=token_file)
             self._listening = listening
-        self._listening.listen(64)
+        self._listening.listen(_BACKLOG)
         threading.Thread(target=self._accept, name="control", daemon=True).start()
 
     def _unix(self, path: Path) -> socket.socket:
         if sys.platform == "win32":
             raise UsageProblem("Windows has no Unix sockets here", 'set [control] listen = "127.0.0.1:2200"')
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        mode = path.parent.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise UsageProblem(
-                f"{path.parent} can be written by everybody: the control socket would not be safe there",
-                f"chmod o-w {path.parent}, or set [control] socket",
-            )
-        if path.exists():
+        refuse_open_folder(path.parent, "the control socket", sticky=True)
+        if os.path.lexists(path):
             if not stat.S_ISSOCK(path.lstat().st_mode):
                 raise UsageProblem(f"{path} is there and is no socket", "remove it, or set [control] socket")
             probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -175,11 +196,31 @@ class ControlServer:
             import grp
 
             try:
-                os.chown(path, -1, grp.getgrnam(self._group).gr_gid)
+                os.chown(path, -1, grp.getgrnam(self._group).gr_gid, follow_symlinks=False)
             except (KeyError, OSError) as error:
                 _log.warning("control socket: group %s: %s", self._group, error)
-        os.chmod(path, 0o660)
         return listening
+
+    def stay(self) -> None:
+        """Listens anew when the socket's file has been removed (by whatever cleans old files up): nobody could ask any more."""
+        path = self.place.socket
+        if path is None or self._stopping or os.path.lexists(path):
+            return
+        try:
+            fresh = self._unix(path)
+            fresh.listen(_BACKLOG)
+        except (OSError, UsageProblem) as error:
+            if not self._told_missing:
+                self._told_missing = True
+                _log.error("control socket: %s", error)
+            return
+        self._told_missing = False
+        _log.warning("the control socket %s was removed; it is there again", path)
+        old, self._listening = self._listening, fresh
+        if old is not None:
+            with contextlib.suppress(OSError):
+                old.shutdown(socket.SHUT_RDWR)
+            old.close()
 
     def stop(self) -> None:
         """Ends listening and all conversations."""
@@ -197,27 +238,39 @@ class ControlServer:
             wire.close()
 
     def _accept(self) -> None:
-        assert self._listening is not None
         while not self._stopping:
+            assert self._listening is not None
             try:
                 connection, _ = self._listening.accept()
             except OSError:
                 if self._stopping:
                     return
-                time.sleep(0.1)  # out of descriptors, for instance
+                time.sleep(0.1)  # out of descriptors, for instance, or `stay` has put another in its place
                 continue
-            threading.Thread(target=self._converse, args=(connection,), name="control", daemon=True).start()
+            wire = Wire(connection)
+            with self._lock:
+                self._open.add(wire)
+                count = len(self._open)
+            try:
+                if count > _MOST + _MOST_REFUSED:
+                    raise RuntimeError("too many connections")
+                threading.Thread(target=self._converse, args=(wire, count > _MOST), name="control", daemon=True).start()
+            except RuntimeError as error:  # also what Python says when the system gives no more threads
+                _log.warning("control: a connection was closed: %s", error)
+                with self._lock:
+                    self._open.discard(wire)
+                wire.close()
 
-    def _converse(self, connection: socket.socket) -> None:
-        wire = Wire(connection)
-        with self._lock:
-            self._open.add(wire)
+    def _converse(self, wire: Wire, too_many: bool) -> None:
+        connection = wire.connection
         try:
             connection.settimeout(10.0)
             request = wire.read_line()
             connection.settimeout(None)
             if request is None:
                 return
+            if too_many:
+                raise UsageProblem(f"{_MOST} connections to the daemon are open: no more are taken", "espmon status tells who is attached")
             if self._token and not hmac.compare_digest(str(request.get("token", "")), self._token):
                 raise UsageProblem("the token is wrong", f"it stands in {self.place.token_file}")
             do = REQUESTS.get(str(request.get("do")))
@@ -385,6 +438,56 @@ def _attach(c: Conversation) -> None:
             watch.writer = None
 
 
+class _Frames:
+    """Frames for a client, in order, from a thread of its own: a client that doesn't read must not keep us from reading the port."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.stuck = False
+        """True when the client is so far behind, or gone, that it gets no more."""
+        self._wire = wire
+        self._frames: deque[tuple[bytes, bytes]] = deque()
+        self._waiting = 0
+        self._changed = threading.Condition()
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._thread.start()
+
+    def send(self, letter: bytes, payload: bytes) -> None:
+        with self._changed:
+            if self._waiting > ATTACH_BYTES:
+                self.stuck = True
+                return
+            self._waiting += len(payload) + 64
+            self._frames.append((letter, payload))
+            self._changed.notify()
+
+    def send_json(self, value: Mapping[str, Any]) -> None:
+        self.send(b"J", json.dumps(value).encode())
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._frames and not self._ended:
+                    self._changed.wait()
+                if not self._frames:
+                    return
+                letter, payload = self._frames.popleft()
+            try:
+                self._wire.send_frame(letter, payload)
+            except OSError:
+                self.stuck = True
+                return
+            with self._changed:
+                self._waiting -= len(payload) + 64
+
+    def stop(self) -> None:
+        """Sends what waits, if the client takes it."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._thread.join(1.0)
+
+
 class _Lines:
     """What a client did to DTR and RTS: the end of an EN pulse is a reset of the board."""
 
@@ -423,8 +526,14 @@ def _exclusive(c: Conversation, watch: Watch) -> None:
         )  # fmt: skip
         lines = _Lines()
         own_rate = port.baud
+        out = _Frames(c.wire)
+        told_stopping = False
         try:
-            while not c.supervisor.stop_operations.is_set():
+            while not out.stuck:
+                if not told_stopping and c.supervisor.stop_operations.is_set():
+                    # it brings the board to a safe state; the supervisor waits for that, but not for ever
+                    told_stopping = True
+                    out.send_json({"stopping": True})
                 while c.wire.waits(0.0):
                     frame = c.wire.read_frame()
                     if frame is None:
@@ -433,14 +542,16 @@ def _exclusive(c: Conversation, watch: Watch) -> None:
                     if letter == b"D":
                         port.write(payload)
                     else:
-                        c.wire.send_json(_loader_wish(c, watch, port, json.loads(payload), lines))
+                        out.send_json(_loader_wish(c, watch, port, json.loads(payload), lines))
                 data = port.read(0.004)
                 if data:
                     watch.frames_heard(Chunk(time.time(), data, time.monotonic()))
-                    c.wire.send_frame(b"D", data)
+                    out.send(b"D", data)
+            _log.warning("%s: %s takes nothing of what it asked for; the port goes back", watch.name, c.who)
         except (OSError, ValueError):
             return  # the client has gone
         finally:
+            out.stop()
             with contextlib.suppress(PortProblem):
                 if port.baud != own_rate:
                     port.set_baud(own_rate)

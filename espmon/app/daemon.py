@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import json
 import logging
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from espmon.app.config import Config, read_config
-from espmon.app.control import ControlServer, register
+from espmon.app.control import ControlServer, refuse_open_folder, register
 from espmon.app.rate import DEFAULT_BAUD, LateFollower, RateFollower
 from espmon.app.ratememory import RateMemory
 from espmon.app.supervisor import Supervisor
@@ -126,7 +127,11 @@ class EventPrinter:
 
 def lock_state(folder: Path) -> int:
     """Takes the state folder for this process until it ends, however it ends. Raises :class:`UsageProblem` when taken."""
-    fd = os.open(folder / "daemon.lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o640)
+    try:
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+        fd = os.open(folder / "daemon.lock", flags, 0o640)
+    except OSError as error:
+        raise UsageProblem(f"cannot use {folder}: {error.strerror}", "choose another with --state-dir") from None
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -136,8 +141,10 @@ def lock_state(folder: Path) -> int:
             import fcntl
 
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(fd)
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
+            raise UsageProblem(f"cannot lock {folder}: {error.strerror}", "put the state folder on a local disk") from None
         raise UsageProblem(
             f"another espmon daemon uses {folder}", "espmon status shows it; give each its own --state-dir"
         ) from None
@@ -161,6 +168,7 @@ def run_daemon(
             folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         except OSError as error:
             raise UsageProblem(f"cannot make {folder}: {error.strerror}", "choose another with --state-dir or [log] dir") from None
+    refuse_open_folder(state, "the daemon's state")
     lock = lock_state(state)
     stop = threading.Event()
     wants_reload = threading.Event()
@@ -194,11 +202,12 @@ def run_daemon(
             len(config.ports), log_dir, server.place, supervisor.descriptor_limit or "any number of",
         )  # fmt: skip
         notify("READY=1")
-        _wait(stop, wants_reload, supervisor, reload)
+        _wait(stop, wants_reload, supervisor, server, reload)
     finally:
         notify("STOPPING=1")
+        supervisor.finish_operations()
         server.stop()
-        supervisor.stop()
+        supervisor.stop(1.0)
         if printer is not None:
             printer.stop()
         if note is not None:
@@ -214,9 +223,12 @@ def _load() -> None:
         importlib.import_module(name)
 
 
-def _wait(stop: threading.Event, wants_reload: threading.Event, supervisor: Supervisor, reload: Callable[[], list[str]]) -> None:
+def _wait(
+    stop: threading.Event, wants_reload: threading.Event, supervisor: Supervisor, server: ControlServer, reload: Callable[[], list[str]]
+) -> None:
     every = _watchdog_s()
     while not stop.wait(min(every or 1.0, 1.0)):
+        server.stay()
         if every is not None and supervisor.alive:
             notify("WATCHDOG=1")
         if wants_reload.is_set():
@@ -227,6 +239,8 @@ def _wait(stop: threading.Event, wants_reload: threading.Event, supervisor: Supe
                 _log.info("configuration read again%s", f"; after a restart: {', '.join(later)}" if later else "")
             except EspmonError as error:
                 _log.error("configuration not taken over: %s", error.message)
+            except Exception:  # noqa: BLE001 - logged; boards are watched on as before
+                _log.exception("configuration not taken over")
             notify("READY=1")
 
 

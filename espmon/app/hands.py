@@ -42,10 +42,11 @@ class Hands:
         self._counting = threading.Lock()
         self._busy = 0
 
-    @property
-    def busy(self) -> int:
-        """Ports that are borrowed now."""
-        return self._busy
+    def wait(self, seconds: float) -> None:
+        """Returns when no port is borrowed any more, after `seconds` at the latest."""
+        limit = time.monotonic() + seconds
+        while self._busy and time.monotonic() < limit:
+            time.sleep(0.05)
 
     def _count(self, by: int) -> None:
         with self._counting:

@@ -37,15 +37,17 @@ from espmon.app.symbols import Symbols
 from espmon.app.watch import Watch
 from espmon.errors import EspmonError, UsageProblem
 from espmon.port import SerialPort
-from espmon.store.database import Database
+from espmon.store.database import Database, StoreUnusable
 from espmon.store.elfs import ElfStore
 from espmon.store.images import ImageStore
 from espmon.store.logwriter import LogWriter
 from espmon.store.portlog import LogGap
+from espmon.store.steadiness import Steadiness
 
 _log = logging.getLogger(__name__)
 
 _OPENING_S = 1.0  # at a start nothing else is begun while boards are being opened, for so long at most
+_KEEP_S = 60.0  # how often the database's size is looked at
 _SILENT_S = 15.0  # without a sign of life for so long a loop counts as stuck
 
 
@@ -67,12 +69,12 @@ class Supervisor:
         self.started_at = time.time()
         self.descriptor_limit = raise_descriptor_limit()
         self.watches: dict[str, Watch] = {}
-        self.database = database or Database(state_dir / "espmon.sqlite")
+        self.writer = LogWriter(log_dir, log_limits(config), on_gaps=self._gaps, on_state=self._disk_state)
+        self.database = database or self._open_database(state_dir / "espmon.sqlite")
         self.elfs = ElfStore(state_dir / "elf", config.store.elf_bytes)
         self.images = ImageStore(state_dir / "image", config.store.image_bytes)
         self.symbols = Symbols(self.elfs, self.database, state_dir / "index")
         self.hooks = Hooks(config.hooks)
-        self.writer = LogWriter(log_dir, log_limits(config), on_gaps=self._gaps, on_state=self._disk_state)
         r = config.recovery
         self.fleet = Fleet(r.brake_boards, r.brake_within_s, r.brake_s)
         self.publisher = Publisher(self.database, self.hooks, self.symbols.current)
@@ -97,6 +99,16 @@ class Supervisor:
         self._keeper = threading.Thread(target=self._keep_forever, name="keeper", daemon=True)
         self._apply(config, images=False)
 
+    def _open_database(self, path: Path) -> Database:
+        limit = self.config.store.database_bytes
+        try:
+            return Database(path, limit)
+        except StoreUnusable:
+            # a disk that something else has filled: the oldest logs make room, as they would while we run
+            if not self.writer.make_room():
+                raise
+            return Database(path, limit)
+
     # --- life ---
 
     def open_boards(self) -> None:
@@ -118,12 +130,14 @@ class Supervisor:
         self.symbols.start()
         self._keeper.start()
 
-    def stop(self, deadline_s: float = 20.0) -> None:
-        """Ends in order: operations finish their block and let the board run, logs and database are complete."""
-        limit = time.monotonic() + deadline_s
+    def finish_operations(self, deadline_s: float = 20.0) -> None:
+        """Operations finish their block and let the board run; whoever works on a board through the daemon is told to."""
         self.incidents.stop_operations.set()
-        while self.hands.busy and time.monotonic() < limit:
-            time.sleep(0.05)
+        self.hands.wait(deadline_s)
+
+    def stop(self, deadline_s: float = 20.0) -> None:
+        """Ends in order, operations first; logs and database are complete."""
+        self.finish_operations(deadline_s)
         self._stopping.set()
         self.ports.stop()
         self.decoding.stop()
@@ -154,10 +168,14 @@ class Supervisor:
         self.decoding.decode(watch, time.time())
 
     def _keep_forever(self) -> None:
-        wait = 60.0
-        while not self._stopping.wait(wait):
-            wait = 3600.0
-            self.database.prune(time.time() - self.config.daemon.events_days * 86_400)
+        steadiness = Steadiness()
+        next_prune = 0.0
+        while not self._stopping.wait(_KEEP_S):
+            self.database.keep_size()
+            now, mono = time.time(), time.monotonic()
+            if steadiness.steady(now, mono) and mono >= next_prune:
+                next_prune = mono + 3600.0
+                self.database.prune(now - self.config.daemon.events_days * 86_400)
 
     # --- configuration ---
 

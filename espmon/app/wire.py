@@ -113,7 +113,14 @@ class Wire:
 
     def waits(self, seconds: float) -> bool:
         """True when a frame, or a part of one, is there within `seconds`."""
-        return self.has_frame() or bool(select.select([self.connection], [], [], seconds)[0])
+        if self.has_frame():
+            return True
+        if sys.platform == "win32":
+            return bool(select.select([self.connection], [], [], seconds)[0])
+        # select() takes no descriptor above 1023; a daemon with 300 ports has thousands
+        poll = select.poll()
+        poll.register(self.connection, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def _exactly(self, count: int) -> bytes | None:
         while len(self._pending) < count:

@@ -187,7 +187,7 @@ def in_loader(port_name: str, wishes: dict[str, Any], work: Callable[[Flasher, C
         console.say("Stopping, to leave the board in a safe state ... (Ctrl-C again: at once)")
 
     try:
-        with open_port(port_name, wishes["baud"]) as port:
+        with open_port(port_name, wishes["baud"], stop) as port:
             signal.signal(signal.SIGINT, interrupted)
             with Flasher(port, options_from(wishes), tell=console.tell, noted=console.noted, stop=stop) as flasher:
                 return work(flasher, console)

@@ -56,6 +56,15 @@ class RateSet:
         return 0.0 if not self.got else self.got / self.asked - 1
 
 
+def _readable(fd: int, seconds: float) -> bool:
+    """True when the socket `fd` has something within `seconds`; also for descriptors above 1023, which select() refuses."""
+    if sys.platform == "win32":
+        return bool(select.select([fd], [], [], seconds)[0])
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
 def _nothing() -> None:
     return None
 
@@ -347,7 +356,7 @@ class SerialPort:
         while not self._woken:
             left = _SLICE_S if limit is None else max(0.0, min(_SLICE_S, limit - time.monotonic()))
             if is_socket:  # its in_waiting says 1 whatever there is; without a timeout it reads what it gets
-                if select.select([port.fileno()], [], [], left)[0]:
+                if _readable(port.fileno(), left):
                     return bytes(port.read(_READ_SIZE))
             else:
                 waiting = port.in_waiting

@@ -29,6 +29,14 @@ _T = TypeVar("_T")
 SCHEMA_VERSION = 1
 _QUEUE_LIMIT = 20_000
 _BATCH_S = 0.2
+# Occurrences of one crash that are kept; the group counts all of them. A board that crashes every second fills no disk.
+OCCURRENCES = 100
+# Rows that one step of pruning deletes at most: others write in between.
+_STEP = 2000
+_OLDEST = 3  # occurrences of each group that outlive their age
+# SQLite cuts its journal to this size when a reader that held it up has gone.
+_JOURNAL_BYTES = 64 << 20
+_LOOK_S = 5.0  # how often the file itself is looked at
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -153,6 +161,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute("PRAGMA wal_autocheckpoint=1000")
+    connection.execute(f"PRAGMA journal_size_limit={_JOURNAL_BYTES}")
     connection.executescript(_SCHEMA)
     row = connection.execute("SELECT value FROM meta WHERE key='schema'").fetchone()
     if row is None:
@@ -185,8 +194,9 @@ Work = Callable[[sqlite3.Connection], Any]
 class Database:
     """The writer. Reading goes through :func:`open_reader`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limit_bytes: int | None = None) -> None:
         self.path = path
+        self.limit_bytes = limit_bytes
         self.dropped = 0  # events that were given up because the disk refused for long
         self.stuck: str | None = None  # why nothing can be written now, in the system's words
         try:
@@ -197,6 +207,8 @@ class Database:
         self._queue: deque[tuple[Work, bool, _Waiter | None]] = deque()
         self._condition = threading.Condition()
         self._stop = False
+        self._file = self._identity()
+        self._next_look = 0.0
         self._thread = threading.Thread(target=self._write_forever, name="database", daemon=True)
         self._thread.start()
 
@@ -213,6 +225,13 @@ class Database:
                     self.path.with_name(self.path.name + suffix).unlink()
             _log.error("%s is damaged (%s); kept as %s, a new one begins", self.path, error, aside)
             return _connect(self.path)
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     # --- any thread ---
 
@@ -274,6 +293,8 @@ class Database:
                         _log.error("%s: %d changes are lost at exit (%s)", self.path, len(batch), self.stuck)
                         break
                     self._queue.extendleft(reversed(batch))
+                    while len(self._queue) > _QUEUE_LIMIT:
+                        self._give_up()
                     self._condition.wait(1.0)
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
@@ -281,6 +302,7 @@ class Database:
     def _write(self, batch: list[tuple[Work, bool, _Waiter | None]]) -> bool:
         durable = any(waiter is not None for _, _, waiter in batch)
         try:
+            self._look()
             if durable:
                 self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.execute("BEGIN IMMEDIATE")
@@ -312,6 +334,24 @@ class Database:
             if waiter:
                 waiter.done.set()
         return True
+
+    def _look(self) -> None:
+        """Begins anew when somebody removed or replaced the file: what is written to a removed one is lost at our end."""
+        mono = time.monotonic()
+        if mono < self._next_look:
+            return
+        self._next_look = mono + _LOOK_S
+        found = self._identity()
+        if found == self._file and found is not None:
+            return
+        _log.error("%s was removed or replaced; what was in it is gone, a new one begins", self.path)
+        self._connection.close()
+        try:
+            self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        except OSError as error:
+            raise sqlite3.OperationalError(str(error)) from None
+        self._connection = self._open()
+        self._file = self._identity()
 
     # --- what the daemon writes ---
 
@@ -354,18 +394,33 @@ class Database:
         )
 
     def prune(self, before: float) -> None:
-        """Deletes events, boots, resets and gaps older than `before`; crash groups keep their newest three occurrences."""
+        """Deletes events, boots, resets and gaps older than `before`; crash groups keep their newest three occurrences.
+
+        In steps, so that nobody who writes waits for long.
+        """
 
         def work(c: sqlite3.Connection) -> None:
-            for table in ("events", "boots", "resets", "gaps", "recoveries", "journal"):
-                c.execute(f"DELETE FROM {table} WHERE at < ?", (before,))
-            c.execute(
-                "DELETE FROM crashes WHERE at < ? AND id NOT IN (SELECT id FROM (SELECT id, row_number() OVER "
-                "(PARTITION BY fingerprint ORDER BY id DESC) AS n FROM crashes) WHERE n <= 3)",
-                (before,),
-            )
+            if _delete_older(c, before) >= _STEP and not self._stop:
+                self.put(work)
 
         self.put(work)
+
+    def keep_size(self) -> None:
+        """Deletes the oldest until what is stored takes no more than `limit_bytes`, in steps; the file's room is used again."""
+        limit = self.limit_bytes
+        if limit is None:
+            return
+
+        def begin(c: sqlite3.Connection) -> None:
+            if _used_bytes(c) > limit:
+                _log.warning("%s holds more than %d MiB: the oldest goes", self.path, limit >> 20)
+                step(c)
+
+        def step(c: sqlite3.Connection) -> None:
+            if _used_bytes(c) > limit * 9 // 10 and _delete_oldest(c) and not self._stop:
+                self.put(step)
+
+        self.put(begin)
 
     def resymbolize(self, explain: Callable[[ev.Crash, str, float | None], tuple[ev.Crash, str | None] | None]) -> int:
         """Decodes crashes that are stored without symbols: `explain(crash, port, boot time)` gives it with frames, or None.
@@ -395,6 +450,39 @@ class Database:
             self.now(lambda c, i=row_id, f=found: _regroup(c, i, f[0], f[1]))  # type: ignore[misc]
             count += 1
         return count
+
+
+_DATED = ("events", "boots", "resets", "gaps", "recoveries", "journal")
+_SPARED = (
+    f"SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY fingerprint ORDER BY id DESC) AS n FROM crashes) WHERE n <= {_OLDEST}"
+)
+
+
+def _delete_older(c: sqlite3.Connection, before: float) -> int:
+    """One step; the largest number of rows that went from a table."""
+    most = 0
+    for table in _DATED:
+        done = c.execute(f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE at < ? LIMIT {_STEP})", (before,))
+        most = max(most, done.rowcount)
+    done = c.execute(
+        f"DELETE FROM crashes WHERE id IN (SELECT id FROM crashes WHERE at < ? AND id NOT IN ({_SPARED}) LIMIT {_STEP})", (before,)
+    )
+    return max(most, done.rowcount)
+
+
+def _delete_oldest(c: sqlite3.Connection) -> int:
+    """One step of making room: a twentieth of each table goes; how many rows. Rows are in the order they came, whatever the
+    clock said then; of crashes those go first whose group has newer ones."""
+    gone = 0
+    for table, order in (*((t, "id") for t in _DATED), ("crashes", f"id IN ({_SPARED}), id")):
+        some = f"SELECT id FROM {table} ORDER BY {order} LIMIT (SELECT (count(*) + 19) / 20 FROM {table})"
+        gone += c.execute(f"DELETE FROM {table} WHERE id IN ({some})").rowcount
+    return gone
+
+
+def _used_bytes(c: sqlite3.Connection) -> int:
+    pages, free, size = (int(c.execute(f"PRAGMA {what}").fetchone()[0]) for what in ("page_count", "freelist_count", "page_size"))
+    return (pages - free) * size
 
 
 class _Waiter:
@@ -457,6 +545,10 @@ def store_event(c: sqlite3.Connection, event: ev.Event, elf_sha256: str | None) 
             ),
         )
         _count_group(c, fingerprint, event, 1)
+        c.execute(
+            "DELETE FROM crashes WHERE id IN (SELECT id FROM crashes WHERE fingerprint = ? ORDER BY id DESC LIMIT -1 OFFSET ?)",
+            (fingerprint, OCCURRENCES),
+        )
 
 
 def _symbolized(crash: ev.Crash) -> bool:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from espmon.store.portlog import MIB, LogGap, LogLimits, PortLog
-from espmon.store.retention import keep
+from espmon.store.retention import Retention
+from espmon.store.steadiness import Steadiness
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ class LogWriter:
         self._sync_now: set[str] = set()
         self._threads: list[threading.Thread] = []
         self._keep_wake = threading.Event()
+        self._steadiness = Steadiness()
+        self._retention = Retention(root, limits)
 
     def open(self, name: str) -> PortLog:
         """The log of port `name`; the same object as long as it is open."""
@@ -136,7 +139,7 @@ class LogWriter:
                 if sync_all or log.name in urgent:
                     log.sync(now, mono)
                 if sync_all:
-                    log.vanished()
+                    log.vanished(now, mono)
             self._report(gaps)
             if log.full and not before:
                 self._keep_wake.set()
@@ -173,19 +176,27 @@ class LogWriter:
             if self._stop:
                 return
             try:
-                self.keep(self._clock()[0])
+                now, mono = self._clock()
+                self.keep(now, by_age=self._steadiness.steady(now, mono))
             except OSError as error:
                 _log.warning("%s: %s", self.root, error)
             time.sleep(0.2)
 
-    def keep(self, now: float) -> None:
-        """One round of the keeper thread: :func:`espmon.store.retention.keep` of everything that is not open."""
+    def make_room(self) -> bool:
+        """Before anything runs: deletes the oldest segments when the disk is nearly full; False when it is not."""
+        self._check_space()
+        if self.low_on_space:
+            self.keep(self._clock()[0], by_age=False)
+        return self.low_on_space
+
+    def keep(self, now: float, *, by_age: bool = True) -> None:
+        """One round of the keeper thread: :meth:`Retention.keep` of everything that is not open. `by_age` False: the clock
+        is not to be believed."""
         with self._lock:
             logs = list(self._logs.values())
-        keep(
-            self.root,
-            self.limits,
+        self._retention.keep(
             now,
+            by_age=by_age,
             open_segments={log.segment for log in logs if log.segment is not None and log.is_open},
             low_on_space=lambda: self.low_on_space,
             free_bytes=self.free_bytes,

@@ -373,12 +373,14 @@ class PortLog:
         self._raw = self._idx = -1
         self._next_seq = None
 
-    def vanished(self) -> bool:
-        """True when the open segment's file was deleted by somebody else; the log then starts a new one."""
+    def vanished(self, now: float, mono: float) -> bool:
+        """True when the open segment's file was deleted by somebody else; the log then starts a new one and states the gap."""
         if self._raw < 0 or self.segment is None:
             return False
         if self.segment.raw_path.exists():
             return False
+        _log.error("%s was removed by somebody else", self.segment.raw_path)
+        self.gap(self._size, f"{self.segment.raw_path.name} was removed by somebody else", now, mono)
         self._abandon()
         return True
 

@@ -15,6 +15,8 @@ from espmon.store.segments import REFUSALS, Segment, segments
 
 _log = logging.getLogger(__name__)
 
+_Found = tuple[float, int, Segment]  # when written to last (Unix s), bytes on the disk
+
 
 def pack_segment(segment: Segment) -> bool:
     """Compresses a closed segment; the raw file goes only when the packed one is on the disk. True when it was done."""
@@ -42,38 +44,55 @@ def pack_segment(segment: Segment) -> bool:
     return True
 
 
-def keep(
-    root: Path,
-    limits: LogLimits,
-    now: float,
-    *,
-    open_segments: Collection[Segment],
-    low_on_space: Callable[[], bool],
-    free_bytes: Callable[[], int | None],
-    stop: Callable[[], bool],
-) -> None:
-    """Compresses and deletes below `root`, a folder per port; `open_segments` are never touched. Raises OSError."""
-    everything: list[tuple[float, int, Segment]] = []
-    for folder in sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []:
-        mine: list[tuple[float, int, Segment]] = []
-        for segment in segments(folder):
-            if segment in open_segments:
-                continue
-            if limits.compress and segment.raw_path.exists() and segment.closed() and not low_on_space():
-                pack_segment(segment)
-            if stop():
-                return
-            mine.append((ended(segment), segment.disk_bytes(), segment))
-        everything += _prune(mine, limits.keep_bytes, limits.keep_s, now)
-    everything.sort(key=lambda e: e[0])
-    everything = _prune(everything, limits.keep_bytes_total, None, now)
-    while low_on_space() and everything:
-        free = free_bytes()
-        if free is None or free >= limits.low_water * 3 // 2:
-            break
-        _, size, segment = everything.pop(0)
-        _log.warning("disk nearly full: deleting %s (%d bytes)", segment.raw_path, size)
-        segment.remove()
+class Retention:
+    """Looks after the closed segments below `root`, a folder per port."""
+
+    def __init__(self, root: Path, limits: LogLimits) -> None:
+        self._root = root
+        self._limits = limits
+        # packed segments never change: ten thousand of them need not be asked each time (when written to last, bytes)
+        self._packed: dict[Segment, tuple[float, int]] = {}
+
+    def keep(
+        self,
+        now: float,
+        *,
+        open_segments: Collection[Segment],
+        low_on_space: Callable[[], bool],
+        free_bytes: Callable[[], int | None],
+        stop: Callable[[], bool],
+        by_age: bool = True,
+    ) -> None:
+        """Compresses, and deletes what the limits say; `open_segments` are never touched. Raises OSError."""
+        limits = self._limits
+        everything: list[_Found] = []
+        packed: dict[Segment, tuple[float, int]] = {}
+        for folder in sorted(p for p in self._root.iterdir() if p.is_dir()) if self._root.is_dir() else []:
+            mine: list[_Found] = []
+            for segment in segments(folder):
+                if segment in open_segments:
+                    continue
+                facts = self._packed.get(segment)
+                if facts is None:
+                    if limits.compress and segment.raw_path.exists() and segment.closed() and not low_on_space():
+                        pack_segment(segment)
+                    facts = ended(segment), segment.disk_bytes()
+                if stop():
+                    return
+                if segment in self._packed or not segment.raw_path.exists():
+                    packed[segment] = facts
+                mine.append((*facts, segment))
+            everything += _prune(mine, limits.keep_bytes, limits.keep_s if by_age else None, now)
+        self._packed = packed
+        everything.sort(key=lambda e: e[0])
+        everything = _prune(everything, limits.keep_bytes_total, None, now)
+        while low_on_space() and everything:
+            free = free_bytes()
+            if free is None or free >= limits.low_water * 3 // 2:
+                break
+            _, size, segment = everything.pop(0)
+            _log.warning("disk nearly full: deleting %s (%d bytes)", segment.raw_path, size)
+            segment.remove()
 
 
 def ended(segment: Segment) -> float:
@@ -84,9 +103,7 @@ def ended(segment: Segment) -> float:
     return 0.0
 
 
-def _prune(
-    found: list[tuple[float, int, Segment]], keep_bytes: int | None, keep_s: float | None, now: float
-) -> list[tuple[float, int, Segment]]:
+def _prune(found: list[_Found], keep_bytes: int | None, keep_s: float | None, now: float) -> list[_Found]:
     """Deletes the oldest (first) ones until the rest keeps the limits; returns the rest."""
     total = sum(size for _, size, _ in found)
     kept = list(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -270,3 +271,48 @@ def test_tcp_instead_of_the_socket_is_guarded_by_a_token(tmp_path: Path, boards:
     finally:
         if daemon.process is not None:
             daemon.kill()
+
+
+def test_a_configuration_with_a_mistake_is_not_taken_over(tmp_path: Path, boards: list[PtyBoard]) -> None:
+    with running(DaemonProcess(tmp_path, section("b0", boards[0].path))) as daemon:
+        until(lambda: daemon.of_type("port"), what="opening")
+        good = daemon.config.read_text()
+        for bad, told in ((good + '[[port]\nname = "b1"\n', "espmon.toml:6"), (good.replace("baud", "bauds"), "bauds"), ("\xff", "espmon.toml")):
+            daemon.config.write_text(bad, encoding="latin-1")
+            done = daemon.command("reload", check=False)
+            assert done.returncode not in (0, 1), done.stderr
+            assert told in done.stderr
+            assert "Traceback" not in done.stderr + daemon.own_log()
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGHUP)
+        until(lambda: "configuration not taken over" in daemon.own_log(), what="telling it")
+        boards[0].say(b"as before\r\n")
+        until(lambda: daemon.raw_log("b0") == b"as before\r\n", what="logging")
+        assert [e["state"] for e in daemon.of_type("port")] == ["opened"]
+        daemon.config.write_text(good)
+        daemon.command("reload")
+
+
+def test_the_end_of_the_daemon_lets_whoever_flashes_through_it_bring_the_board_to_a_safe_state(tmp_path: Path) -> None:
+    image = Path(__file__).parents[2] / "symbols" / "demo" / "weather.bin"
+    config = f'[[port]]\nname = "sim"\nmatch = {{ url = "sim://esp8266?baud=74880&flash_size=1m&flash={tmp_path}/flash.bin&image=blank" }}\nbaud = 74880\n'
+    with running(DaemonProcess(tmp_path, config)) as daemon:
+        until(lambda: daemon.of_type("port"), what="opening")
+        words = ["flash", "sim", "0", str(image), "--json", "--no-stub", "--flash-baud", "74880"]
+        flashing = subprocess.Popen(
+            [sys.executable, "-m", "espmon", *words], env=daemon.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert flashing.stdout is not None
+        for line in flashing.stdout:
+            if json.loads(line).get("done", 0) > 0:
+                break
+        assert daemon.stop() == 0
+        rest, errors = flashing.communicate(timeout=30)
+        assert flashing.returncode not in (0, 1), rest + errors
+        assert "Run the same command again" in rest + errors
+        flash = (tmp_path / "flash.bin").read_bytes()
+        assert flash[:1] != b"\xe9", "no half image can run"
+        daemon.start()
+        until(lambda: daemon.status()["ports"]["sim"]["state"] == "run", what="opening again")
+        daemon.command("flash", "sim", "0", str(image))
+        assert (tmp_path / "flash.bin").read_bytes().startswith(image.read_bytes())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,6 +167,69 @@ def test_old_events_go_but_each_group_keeps_its_newest(tmp_path: Path) -> None:
         assert c.execute("SELECT count(*) FROM boots").fetchone()[0] == 2
         assert c.execute("SELECT count(*) FROM crashes").fetchone()[0] == 3
         assert db.crash_groups(c)[0]["count"] == 10
+
+
+def test_a_board_that_crashes_all_day_fills_no_disk(tmp_path: Path) -> None:
+    store = Database(tmp_path / "espmon.sqlite")
+    for i in range(db.OCCURRENCES + 30):
+        store.event(replace(CRASH, at=float(i)))
+    store.close()
+    with open_reader(store.path) as c:
+        (group,) = db.crash_groups(c)
+        assert group["count"] == db.OCCURRENCES + 30
+        kept = [crash.at for crash, _ in db.crash_occurrences(c, group["fingerprint"])]
+    assert kept == [float(i) for i in reversed(range(30, db.OCCURRENCES + 30))], "the newest, whole"
+
+
+def test_pruning_goes_in_steps_and_lets_others_write_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(db, "_STEP", 10)
+    monkeypatch.setattr(db, "_BATCH_S", 0.0)
+    store = Database(tmp_path / "espmon.sqlite")
+    for i in range(100):
+        store.event(ev.Boot(port="a", at=float(i)))
+    left = store.now(lambda c: c.execute("SELECT count(*) FROM events").fetchone()[0])
+    assert left == 100
+    store.prune(95.0)
+    seen: set[int] = set()
+    limit = time.monotonic() + 20
+    while (left := store.now(lambda c: c.execute("SELECT count(*) FROM events").fetchone()[0])) > 5:
+        seen.add(left)
+        assert time.monotonic() < limit
+    store.close()
+    assert left == 5
+    assert all(n % 10 in (0, 5) for n in seen)
+
+
+def test_what_is_stored_is_bounded_whatever_the_clock_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(db, "_BATCH_S", 0.0)
+    store = Database(tmp_path / "espmon.sqlite", limit_bytes=400_000)
+    for i in range(3000):
+        store.event(ev.PortChanged(port="a", at=4e9 - i, state="failed", reason="x" * 100))
+    for i in range(40):  # each a group of its own
+        store.event(replace(CRASH, at=float(i), fingerprint=f"f{i}", message="y" * 4000))
+    store.now(lambda c: None)
+    store.keep_size()
+    limit = time.monotonic() + 20
+    while (used := store.now(db._used_bytes)) > 400_000:
+        assert time.monotonic() < limit
+    newest = store.now(lambda c: c.execute("SELECT max(id), count(*) FROM events").fetchone())
+    store.close()
+    assert used > 100_000, "not more than needed"
+    assert newest[0] == 3040
+    with open_reader(store.path) as c:
+        assert len(db.crash_groups(c)) == 40, "that there were crashes stays known"
+
+
+def test_a_database_that_somebody_removes_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(db, "_LOOK_S", 0.0)
+    store = Database(tmp_path / "state" / "espmon.sqlite")
+    store.event(ev.Boot(port="a", at=1.0))
+    store.now(lambda c: None)
+    shutil.rmtree(tmp_path / "state")
+    store.event(ev.Boot(port="a", at=2.0))
+    store.close()
+    with open_reader(store.path) as c:
+        assert [json.loads(line)["at"] for _, line in db.event_lines(c)] == ["1970-01-01T00:00:02.000Z"]
 
 
 KILLED = """

@@ -6,6 +6,7 @@ import errno
 import gzip
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from espmon.store.logwriter import LogWriter
 from espmon.store.portlog import LogGap, LogLimits, PortLog
 from espmon.store.retention import ended, pack_segment
 from espmon.store.segments import Kind, Segment
+from espmon.store.steadiness import Steadiness
 
 
 def stored(folder: Path) -> bytes:
@@ -207,11 +209,71 @@ def test_a_deleted_open_segment_is_noticed(tmp_path: Path) -> None:
     log.drain(1.0, 1.0)
     assert log.segment is not None
     log.segment.raw_path.unlink()
-    assert log.vanished()
+    assert log.vanished(1.5, 1.5)
     log.append(b"b", 2.0, 2.0)
-    log.drain(2.0, 2.0)
+    gaps = log.drain(2.0, 2.0)
     log.close(3.0, 3.0)
     assert stored(tmp_path / "p") == b"b"
+    assert [g.bytes for g in gaps] == [1], "what is gone with the file is told"
+    (gap,) = notes(tmp_path / "p", Kind.GAP)
+    assert "removed by somebody else" in gap.payload["reason"]
+
+
+def test_a_log_folder_that_is_removed_while_it_is_written_to_begins_anew(tmp_path: Path) -> None:
+    writer = LogWriter(tmp_path / "log", LogLimits(compress=False))
+    log = writer.open("p")
+    log.append(b"a", 1.0, 1.0)
+    writer.write_round(1.0, 1.0)
+    shutil.rmtree(tmp_path / "log")
+    writer._check_space()
+    writer.keep(1.0)
+    writer.write_round(2.0, 2.0, sync_all=True)
+    log.append(b"b", 3.0, 3.0)
+    writer.write_round(3.0, 3.0)
+    assert stored(tmp_path / "log" / "p") == b"b"
+    assert len(notes(tmp_path / "log" / "p", Kind.GAP)) == 1
+    writer.stop()
+
+
+def test_nothing_is_deleted_by_age_while_the_clock_is_not_to_be_believed(tmp_path: Path) -> None:
+    log = PortLog(tmp_path, "p", LogLimits())
+    log.append(b"a", 1.0, 1.0)
+    log.close(1.0, 1.0)
+    writer = LogWriter(tmp_path, LogLimits(keep_s=60.0))
+    in_2106 = 2.0**32
+    writer.keep(in_2106, by_age=False)
+    assert sg.segments(tmp_path / "p")
+    writer.keep(in_2106)
+    assert not sg.segments(tmp_path / "p")
+
+
+def test_a_clock_is_believed_when_it_ran_on_for_an_hour() -> None:
+    steadiness = Steadiness(3600.0)
+    assert not steadiness.steady(0.0, 10.0), "1970: nobody has set it yet"
+    assert not steadiness.steady(1.8e9, 20.0), "the network has"
+    assert not steadiness.steady(1.8e9 + 3000, 3020.0)
+    assert steadiness.steady(1.8e9 + 3601, 3621.0)
+    assert steadiness.steady(1.8e9 + 3611.5, 3631.0), "what a time server corrects"
+    assert not steadiness.steady(4.2e9, 3641.0)
+    assert not steadiness.steady(1.8e9 + 3631, 3651.0), "and back again"
+
+
+def test_packed_segments_are_not_asked_again_each_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = PortLog(tmp_path, "p", LogLimits(segment_bytes=10))
+    for i in range(20):
+        log.append(b"0123456789", float(i), float(i))
+        log.drain(float(i), float(i))
+    log.close(30.0, 30.0)
+    writer = LogWriter(tmp_path, LogLimits(keep_s=None))
+    writer.keep(30.0)
+    asked: list[Segment] = []
+    monkeypatch.setattr(Segment, "disk_bytes", lambda self: asked.append(self) or 100)
+    monkeypatch.setattr(Segment, "closed", lambda self: asked.append(self) or True)
+    writer.keep(40.0)
+    assert asked == []
+    sg.segments(tmp_path / "p")[0].remove()
+    writer.keep(50.0)
+    assert len(writer._retention._packed) == 19, "what is gone is forgotten"
 
 
 @settings(max_examples=200, deadline=None)
