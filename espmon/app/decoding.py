@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
@@ -23,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 DECODE_EVERY_S = 0.05
 _HURRY_S = 2.0  # a board that changes its rate does so within this time of its reset
+_TOGETHER_S = 0.1
 _BORING = b" \t\r"
 
 
@@ -39,6 +41,16 @@ def is_ordinary(line: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _gathered(inbox: deque[tuple[float, float, bytes]]) -> Chunk:
+    """The bytes at the front that came within a tenth of a second. What waits longer, as at a start, keeps its own time."""
+    at, mono, data = inbox.popleft()
+    pieces, until = [data], at + _TOGETHER_S
+    while inbox and inbox[0][0] <= until:
+        at, mono, data = inbox.popleft()
+        pieces.append(data)
+    return Chunk(at, b"".join(pieces), mono)
 
 
 class Decoding:
@@ -124,31 +136,32 @@ class Decoding:
     def decode(self, watch: Watch, now: float, *, jumped: bool = False, closing: bool = False) -> None:
         """What waits of one board, and what is due. `jumped`: the clock went back, so deadlines can't be waited for."""
         rate, decoder = watch.rate, watch.decoder
-        if watch.inbox:
-            pieces = []
-            at, mono = now, 0.0
-            while watch.inbox:
-                at, mono, data = watch.inbox.popleft()
-                pieces.append(data)
-            block = b"".join(pieces)
-            watch.inbox_taken += len(block)
+        if jumped:
+            watch.clock_set_back(now)
+        while watch.inbox:
+            chunk = _gathered(watch.inbox)
+            watch.inbox_taken += len(chunk.data)
             if watch.skipped:
                 skipped, watch.skipped = watch.skipped, 0
                 reason = "decoder too slow; the raw log has them"
                 self._publisher.publish(watch, ev.Gap(at=now, port=watch.name, bytes=skipped, reason=reason))
-            self.sort(watch, rate.hear(Chunk(at, block, mono)))
-        deadline = rate.next_deadline
-        if deadline is not None and (now >= deadline or jumped):
-            self.sort(watch, rate.tick(max(now, deadline)))
-        deadline = decoder.next_deadline
-        if deadline is not None and (now >= deadline or jumped):
-            self._events(watch, decoder.tick(max(now, deadline)))
+            self._tick(watch, chunk.at)
+            self.sort(watch, rate.hear(chunk))
+        self._tick(watch, now, jumped=jumped)
         if closing:
             self.sort(watch, rate.close(now))
             self._events(watch, decoder.close(now))
         self._judge(watch, watch.policy.tick(now))
         deadlines = [d for d in (rate.next_deadline, decoder.next_deadline, watch.policy.next_deadline) if d is not None]
         watch.due = min(deadlines, default=None)
+
+    def _tick(self, watch: Watch, now: float, *, jumped: bool = False) -> None:
+        deadline = watch.rate.next_deadline
+        if deadline is not None and (now >= deadline or jumped):
+            self.sort(watch, watch.rate.tick(max(now, deadline)))
+        deadline = watch.decoder.next_deadline
+        if deadline is not None and (now >= deadline or jumped):
+            self._events(watch, watch.decoder.tick(max(now, deadline)))
 
     def sort(self, watch: Watch, heard: Iterable[Chunk | ev.Event | WishRate]) -> None:
         """What a rate follower made of bytes: text for the decoder, facts of its own, wishes for another rate."""

@@ -12,12 +12,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-_MOST_KEYS = 200
+_MOST_KEYS = 1000  # a gateway may have hundreds of boards
 _MOST_BYTES = 1 << 20
 
 
 class Remembered:
-    """The facts in the file at `path`, the latest 200 keys; `path` None: nothing outlives this object."""
+    """The facts in the file at `path`, the latest 1,000 keys; `path` None: nothing outlives this object."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path

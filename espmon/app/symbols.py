@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from bisect import insort
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ _log = logging.getLogger(__name__)
 
 # How often build folders are looked at.
 LOOK_S = 2.0
+_VERSIONS = 300  # of one path that are known; the store seldom has as many
 _LOADED = 8  # symbolizers that stay in memory
 _WAITING = 256  # crashes that wait; beyond it they are stored without symbols and decoded later
 
@@ -50,7 +52,7 @@ class Symbols:
         for port, at, sha256, path in database.now(
             lambda c: c.execute("SELECT port, at, elf_sha256, path FROM firmware ORDER BY at").fetchall()
         ):
-            self._versions.setdefault(port, {}).setdefault(path, []).append((at, sha256))
+            self._is_new(port, path, sha256, at)
         self._thread = threading.Thread(target=self._run, name="symbols", daemon=True)
 
     def start(self) -> None:
@@ -65,11 +67,17 @@ class Symbols:
     def add_version(self, port: str, path: str, sha256: str, built: float) -> None:
         """`port` runs the kept ELF `sha256`, which was built at `built` (Unix s)."""
         with self._lock:
-            versions = self._versions.setdefault(port, {}).setdefault(path, [])
-            if all(sha != sha256 for _, sha in versions):
-                versions.append((built, sha256))
-                versions.sort()
+            self._is_new(port, path, sha256, built)
         self._database.firmware_seen(port, built, sha256, path)
+
+    def _is_new(self, port: str, path: str, sha256: str, built: float) -> bool:
+        """Notes a version; False when it is known. Call with the lock held. The oldest of many are forgotten."""
+        versions = self._versions.setdefault(port, {}).setdefault(path, [])
+        if any(sha == sha256 for _, sha in versions):
+            return False
+        insort(versions, (built, sha256))
+        del versions[:-_VERSIONS]
+        return (built, sha256) in versions
 
     def elf_arrived(self) -> None:
         """An ELF was added by hand: crashes without symbols are tried again."""
@@ -134,11 +142,8 @@ class Symbols:
                 except OSError:
                     continue
                 with self._lock:
-                    versions = self._versions.setdefault(port, {}).setdefault(str(path), [])
-                    if any(sha == elf.sha256 for _, sha in versions):
+                    if not self._is_new(port, str(path), elf.sha256, built):
                         continue
-                    versions.append((built, elf.sha256))
-                    versions.sort()
                 self._database.firmware_seen(port, built, elf.sha256, str(path))
                 arrived = True
         return arrived

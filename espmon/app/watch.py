@@ -181,6 +181,14 @@ class Watch:
                 self.inbox.append((chunk.at, chunk.mono, text))
         self._wake()
 
+    def clock_set_back(self, now: float) -> None:
+        """No time of ours may lie ahead: what is waited for from then on would take as long as the clock was wrong."""
+        self.noted_text = min(self.noted_text, now)
+        self.opened_at = min(self.opened_at, now)
+        self.reset_at = min(self.reset_at, now)
+        if self.healthy_since is not None:
+            self.healthy_since = min(self.healthy_since, now)
+
     # --- writing ---
 
     def write(self, data: bytes) -> None:

@@ -110,6 +110,10 @@ class ElfStore:
         wanted = sha256.lower()
         if not re.fullmatch(r"[0-9a-f]{8,64}", wanted):
             return None
+        if len(wanted) == 64:  # asked every two seconds for each board
+            with contextlib.suppress(OSError):
+                return self._read(self.root / f"{wanted}.elf")
+            return None
         found = [p for p in self._paths() if p.stem.startswith(wanted)]
         if len(found) != 1:
             return None

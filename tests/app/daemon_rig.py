@@ -158,9 +158,9 @@ class DaemonProcess:
 
 
 @contextlib.contextmanager
-def running(daemon: DaemonProcess) -> Iterator[DaemonProcess]:
-    """Starts it, and kills what is left of it."""
-    daemon.start()
+def running(daemon: DaemonProcess, *, wait: bool = True) -> Iterator[DaemonProcess]:
+    """Starts it, waits until it answers, and kills what is left of it in the end."""
+    daemon.start(wait)
     try:
         yield daemon
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ if sys.platform == "win32":
 sys.path.insert(0, str(Path(__file__).parent))
 from daemon_rig import PtyBoard, until
 
+import espmon.events as ev
 from espmon.app.config import read_config
 from espmon.app.supervisor import Supervisor
 from espmon.app.watch import ATTACH_BYTES, Attached, Watch
@@ -39,7 +41,7 @@ def supervisor(tmp_path: Path, board: PtyBoard) -> Iterator[Supervisor]:
     made.stop(2.0)
 
 
-def test_a_port_lost_by_its_borrower_does_not_stop_who_decodes(supervisor: Supervisor) -> None:
+def test_a_port_lost_by_its_borrower_does_not_stop_who_decodes(supervisor: Supervisor, board: PtyBoard) -> None:
     """The decoder holds `judging` and then takes `io`, for a change of rate: nobody may take them the other way round."""
     watch = supervisor.watches["b"]
     judging, went = threading.Event(), threading.Event()
@@ -57,6 +59,7 @@ def test_a_port_lost_by_its_borrower_does_not_stop_who_decodes(supervisor: Super
     def borrow_and_lose() -> None:
         with supervisor.borrow(watch, "a test"):
             judging.wait(5.0)
+            board.path.unlink()  # so that it stays away
             raise PortGone("b", "unplugged")
 
     def borrower() -> None:
@@ -97,6 +100,30 @@ def test_a_stored_state_that_cannot_be_read_locks_the_board_and_stops_nobody(tmp
         assert refusal[0] == "locked"
     finally:
         supervisor.stop(1.0)
+
+
+def test_what_waited_for_the_decoder_keeps_its_own_time(supervisor: Supervisor) -> None:
+    """At a start bytes wait until the decoder is loaded: boots and resets are told apart by their times."""
+    watch = supervisor.watches["b"]
+    boots: list[ev.Boot] = []
+    supervisor.listen(lambda e: boots.append(e) if isinstance(e, ev.Boot) else None)
+    now = time.time()
+    with watch.judging:
+        for i in range(3):
+            boot = b"\r\n ets Jan  8 2013,rst cause:4, boot mode:(3,6)\r\n\r\nwdt reset\r\n"
+            watch.heard(boot[:20], now + 5 * i, float(i))
+            watch.heard(boot[20:], now + 5 * i + 0.02, float(i))
+    supervisor._read()
+    until(lambda: len(boots) == 3, what="decoding")
+    assert [round(b.at - now, 1) for b in boots if b.at is not None] == [0.0, 5.0, 10.0]
+
+
+def test_a_clock_that_is_set_back_leaves_no_time_of_ours_in_the_future(supervisor: Supervisor) -> None:
+    watch = supervisor.watches["b"]
+    with watch.judging:
+        watch.noted_text = watch.healthy_since = watch.opened_at = 4e9
+        supervisor.decoding.decode(watch, 1.8e9, jumped=True)
+        assert (watch.noted_text, watch.healthy_since, watch.opened_at) == (1.8e9, 1.8e9, 1.8e9)
 
 
 def test_counts_of_waiting_bytes_do_not_drift() -> None:

@@ -309,14 +309,28 @@ def _say_restarts(report: Report, restarts: list[float]) -> None:
     )
 
 
+def _mounted(small: Path) -> bool:
+    small.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(small)]
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def _fill(path: Path) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        while os.write(fd, b"x" * 4096):
+            pass
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
+
+
 def full_disk(folder: Path) -> Report:
     """The disk is filled and freed: monitoring goes on, the gap is stated with its size, logging resumes by itself."""
     report = Report("disk")
     small = folder / "small"
-    small.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(small)], capture_output=True, check=False
-    ).returncode:
+    if not _mounted(small):
         report.say(
             "skipped: a small tmpfs cannot be mounted here (needs root); the writer stub in tests/store covers it"
         )
@@ -330,13 +344,7 @@ def full_disk(folder: Path) -> Report:
         board.say(b"before\r\n")
         until(lambda: b"before" in _raw(small), what="logging")
         filler = small / "filler"
-        with filler.open("wb") as f:
-            try:
-                while True:
-                    f.write(b"x" * 65536)
-                    f.flush()
-            except OSError:
-                pass
+        _fill(filler)
         until(lambda: daemon.status()["low_on_space"], 20, "noticing")
         sent = 0
         line = b"y" * 1022 + b"\r\n"
@@ -360,7 +368,53 @@ def full_disk(folder: Path) -> Report:
         report.say(f"stopped with status {daemon.stop()}")
     finally:
         subprocess.run(["umount", "-l", str(small)], check=False)
+    _full_state(report, folder / "state-too")
     return report
+
+
+def _full_state(report: Report, folder: Path) -> None:
+    """The database's disk is full as well, and the daemon is killed and started again on it."""
+    folder.mkdir()
+    small = folder / "small"
+    if not _mounted(small):
+        return
+    boot = b"\r\n ets Jan  8 2013,rst cause:4, boot mode:(3,6)\r\n\r\n"
+    try:
+        board = PtyBoard(folder / "tty0")
+        config = f'[log]\ndir = "{small}/log"\nlow_water = 1048576\nsegment_bytes = 131072\n' + section("b0", board.path)
+        daemon = DaemonProcess(folder, config)
+        daemon.state = small / "state"
+        daemon.environment["ESPMON_STATE_DIR"] = str(daemon.state)
+        daemon.start()
+        until(lambda: daemon.of_type("port"), what="opening")
+        for _ in range(3000):
+            board.say(b"z" * 1022 + b"\r\n")
+        until(lambda: daemon.status()["ports"]["b0"]["bytes"] == 3000 * 1024, 30, "reading")
+        _fill(small / "filler")
+        for _ in range(5):
+            board.say(b"some text\r\n" * 100 + boot)
+            time.sleep(0.5)
+            _fill(small / "filler")
+        until(lambda: len(daemon.of_type("boot")) == 5, 30, "decoding")
+        stuck = daemon.status()["database"]
+        daemon.kill()
+        _fill(small / "filler")
+        daemon.events.clear()
+        daemon.start(wait=False)
+        until(lambda: daemon.of_type("port"), 20, "a start on a full disk")
+        board.say(boot)
+        until(lambda: daemon.of_type("boot"), 20, "decoding")
+        report.say(f"database on the full disk ({stuck['stuck']}, {stuck['dropped']} events given up): decoding goes on; killed and started again on it")
+        (small / "filler").unlink()
+        until(lambda: not daemon.status()["low_on_space"], 20, "resuming")
+        board.say(b"after\r\n")
+        until(lambda: b"after\r\n" in _raw(small / "log"), 20, "logging again")
+        until(lambda: daemon.status()["database"]["stuck"] is None, 20, "storing again")
+        told = daemon.command("events", "b0", "--json").stdout
+        report.say("logged and stored again when the disk was freed", '"boot"' in told)
+        report.say(f"stopped with status {daemon.stop()}")
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=False)
 
 
 def _raw(root: Path) -> bytes:
