@@ -192,6 +192,7 @@ class Reset(Event):
     stacks: tuple[StackDump, ...] = ()
     frames: tuple[Frame, ...] = ()
     message: str | None = None
+    rom: str | None = field(default=None, metadata={"json": False})
 
 
 @value
@@ -209,7 +210,11 @@ class Firmware(Event):
 
 @value
 class Crash(Event):
-    """A crash, with everything that its dump said. `kind` is one of the contract's words (``docs/events.md``)."""
+    """A crash, with everything that its dump said. `kind` is one of the contract's words (``docs/events.md``).
+
+    `rom`: what the board's ROM called itself when it last booted, for names in the ROM; not part of the JSON (it is the
+    boot's).
+    """
 
     type: ClassVar[str] = "crash"
 
@@ -234,6 +239,7 @@ class Crash(Event):
     fingerprint: str | None = None
     explanation: str | None = None
     remedies: tuple[str, ...] = ()
+    rom: str | None = field(default=None, metadata={"json": False})
 
 
 @value

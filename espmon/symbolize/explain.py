@@ -33,7 +33,7 @@ _OTHER_PC_REGISTERS = ("epc2", "epc3", "epc4")
 def explained(event: Explained, symbolizer: Symbolizer) -> Explained:
     """`event` with its frames (and, of a Crash, `elf` and `fingerprint`)."""
     if isinstance(event, Reset):
-        view = _View(symbolizer, Crash(kind="reset", registers=event.registers, backtraces=event.backtraces))
+        view = _View(symbolizer, Crash(kind="reset", registers=event.registers, backtraces=event.backtraces, rom=event.rom))
         frames = view.frames()
         return replace(event, frames=tuple(frames)) if frames else event
     view = _View(symbolizer, event)
@@ -86,7 +86,7 @@ class _View:
         """The frames at one address; one frame without a name where nothing is known."""
         if self._mismatch:
             confidence = "possible"
-        found = self._symbolizer.describe(address, call_site, self._programs, self._chip)
+        found = self._symbolizer.describe(address, call_site, self._programs, self._chip, self._crash.rom)
         if not found:
             found = (Frame(address=Address(address), module="rom" if is_rom(self._chip, address) else None),)
         return [replace(frame, origin=origin, confidence=confidence) for frame in found]

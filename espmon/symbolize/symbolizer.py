@@ -274,8 +274,13 @@ class Symbolizer:
                 return program.chip
         return None
 
-    def describe(self, address: int, call_site: bool, programs: Sequence[Program], chip: str | None) -> tuple[Frame, ...]:
-        """lookup() in the order of `programs`, then in the ROM of `chip` (None: the ELFs'). Call it with the lock held."""
+    def describe(
+        self, address: int, call_site: bool, programs: Sequence[Program], chip: str | None, rom: str | None = None
+    ) -> tuple[Frame, ...]:
+        """lookup() in the order of `programs`, then in the ROM of `chip` (None: the ELFs'), which calls itself `rom`.
+
+        Call it with the lock held.
+        """
         wanted = address - 1 if call_site else address
         for program in programs:
             elf = program.elf
@@ -287,7 +292,7 @@ class Symbolizer:
             found = program.frames(wanted)
             if found:
                 return _frames(address, found)
-        symbol = rom_symbol(chip, wanted) if chip is not None else rom_symbol(self.chip_for(None), wanted)
+        symbol = rom_symbol(chip if chip is not None else self.chip_for(None), wanted, rom)
         if symbol is not None:
             return _frames(address, [(demangled(symbol.name), symbol.name, None, None, symbol.address)], "rom")
         return ()
