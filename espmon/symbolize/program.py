@@ -20,7 +20,10 @@ _RECHECK_S = 0.5
 
 
 class Program:
-    """One ELF that stays usable while builds replace it. `problem` says why there is no `elf`, or only an older one."""
+    """One ELF that stays usable while builds replace it.
+
+    `problem` says why there is no `elf`, or only an older one, or what of it can't be read.
+    """
 
     def __init__(self, path: str | Path, index_dir: Path | None = None) -> None:
         self.path = Path(path)
@@ -70,6 +73,12 @@ class Program:
         self._chip_known = False
         self._index = None
         self.problem = None
+        if not (elf.is_inflatable(".debug_info") and elf.is_inflatable(".debug_line")):
+            self.problem = ElfUnusable(
+                clean(str(self.path)),
+                "its debug information is compressed with zstd, which is not read here: functions have names, but no files and lines",
+                "Link without --compress-debug-sections=zstd, or run objcopy --decompress-debug-sections on it.",
+            )
         self.elf = elf
         if self._index_dir is not None:
             self._index = load(self._index_dir, elf.sha256)

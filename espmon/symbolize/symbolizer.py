@@ -48,7 +48,7 @@ class Symbolizer:
 
     @property
     def problems(self) -> list[ElfUnusable]:
-        """Why ELFs that were asked for are not in use now, or only as they were before a build touched them."""
+        """Why ELFs that were asked for are not in use now, or only in part or as they were before a build touched them."""
         with self._lock:
             self._refresh()
             return [program.problem for program in self._programs if program.problem is not None]
