@@ -21,7 +21,8 @@ class Chip:
     `name` is the contract's word (``esp32c3``), `title` how people write it. `arch`: ``lx106`` (Xtensa, call0 ABI),
     ``xtensa`` (windowed), ``riscv``. `image_chip_id` is the id in extended image headers (None: ESP8266, no such
     header). `boot_offset`: where the ROM looks for the first image in flash. `rom_baud`: the rates that the ROM's text
-    can have, the usual one first.
+    can have, the usual one first. `rom_tables`: the tables of ROM symbols, one per ROM revision; `rom_builds`: the date of
+    the build that a ROM prints, as YYYYMMDD, and the one of these tables that belongs to it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Chip:
     boot_offset: int = 0
     rom_baud: tuple[int, ...] = (115200,)
     rom_tables: tuple[str, ...] = ()
+    rom_builds: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def is_code(self, address: int) -> bool:
@@ -59,6 +61,7 @@ ESP32 = Chip(
     image_chip_id=0,
     boot_offset=0x1000,
     rom_tables=("esp32-rev0", "esp32-rev300"),
+    rom_builds={"20160608": "esp32-rev0", "20190729": "esp32-rev300"},  # ESP-IDF, components/esp_rom/roms.json
 )
 ESP32S2 = Chip(
     name="esp32s2",
@@ -97,6 +100,8 @@ ESP32C3 = Chip(
     code_ranges=((0x40000000, 0x40060000), (0x4037C000, 0x403E0000), (0x42000000, 0x42800000)),
     image_chip_id=5,
     rom_tables=("esp32c3-rev0", "esp32c3-rev101", "esp32c3-rev300"),
+    # the first two as in roms.json; chips of revision v1.1, for which the third is, print eco7-20230720
+    rom_builds={"20200918": "esp32c3-rev0", "20210207": "esp32c3-rev300", "20230720": "esp32c3-rev101"},
 )
 ESP32C5 = Chip(
     name="esp32c5",
@@ -149,6 +154,8 @@ ESP32P4 = Chip(
     image_chip_id=18,
     boot_offset=0x2000,
     rom_tables=("esp32p4-rev0", "esp32p4-rev300"),
+    # roms.json; chips of revision v3.0 print eco5-20250430. There is no table for eco2-20240710, which most boards have.
+    rom_builds={"20230811": "esp32p4-rev0", "20250430": "esp32p4-rev300"},
 )
 
 CHIPS: Mapping[str, Chip] = {

@@ -1,6 +1,6 @@
 """Every fact that espmon can state, as frozen values; and the one way in which they become JSON.
 
-Level 0: imports nothing of espmon. What ``--json`` prints is promised in ``docs/events.md``; the classes here have the
+Level 0. What ``--json`` prints is promised in ``docs/events.md``; the classes here have the
 same names for the same things. Events are facts in the past tense; nobody changes one, ``dataclasses.replace`` makes
 another. Addresses are :class:`Address`, so that the serializer can tell them from counts.
 """
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any, ClassVar
+
+from espmon.values import Value, value
 
 
 class Address(int):
@@ -24,37 +26,11 @@ class Address(int):
     __repr__ = __str__
 
 
-class _Fact:
-    """What all values here share: equal when they are of one class and their fields are.
-
-    `dataclass` could write these methods for each class; it compiles them at import, and so many classes would cost
-    every start of the program 10 ms.
-    """
-
-    __slots__ = ()
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    def _values(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, name) for name in self.__dataclass_fields__)
-
-    def __eq__(self, other: object) -> bool:
-        if other.__class__ is not self.__class__:
-            return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__dataclass_fields__ if name != "type")
-
-    def __hash__(self) -> int:
-        return hash((self.__class__, self._values()))
-
-    def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__dataclass_fields__ if name != "type")
-        return f"{self.__class__.__qualname__}({shown})"
-
-
 # --- values inside events -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class ResetCause(_Fact):
+@value
+class ResetCause(Value):
     """Why a chip says that it was reset. `code` and `name` as printed (or the vendor's name), `meaning` in our words."""
 
     code: int | None = None
@@ -63,8 +39,8 @@ class ResetCause(_Fact):
     abnormal: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class BootMode(_Fact):
+@value
+class BootMode(Value):
     """What the strapping pins said: `raw` is ``"3,7"`` (ESP8266) or ``"0x13"``; an unreadable digit is ``?``."""
 
     raw: str | None = None
@@ -73,24 +49,24 @@ class BootMode(_Fact):
     download: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class ExceptionCause(_Fact):
+@value
+class ExceptionCause(Value):
     """CPU exception: EXCCAUSE (Xtensa) or MCAUSE (RISC-V) and its name."""
 
     number: int | None = None
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class BacktraceEntry(_Fact):
+@value
+class BacktraceEntry(Value):
     """One ``PC:SP`` pair as printed; `sp` is None where none was printed."""
 
     pc: Address
     sp: Address | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class StackDump(_Fact):
+@value
+class StackDump(Value):
     """One printed stack block. `code_words`: its words inside the chip's code ranges, in order.
 
     `words` holds (address, word) of every printed word, for unwinding; it is not part of the JSON.
@@ -106,8 +82,8 @@ class StackDump(_Fact):
     words: tuple[tuple[int, int], ...] = field(default=(), metadata={"json": False})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Location(_Fact):
+@value
+class Location(Value):
     """Where in the source a message says that it happened (printed by the firmware, not looked up)."""
 
     file: str | None = None
@@ -115,16 +91,16 @@ class Location(_Fact):
     function: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class FailedAlloc(_Fact):
+@value
+class FailedAlloc(Value):
     """Arduino core's ``last failed alloc``: who asked (`caller`) for how many bytes (`size`)."""
 
     caller: Address | None = None
     size: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Frame(_Fact):
+@value
+class Frame(Value):
     """What an address is. Inlined frames come first and share the address; what isn't known is None, never guessed.
 
     `module`: ``app``, ``rom`` or None. `origin`: ``pc``, ``return``, ``backtrace``, ``unwound``, ``stack``, ``alloc``.
@@ -144,8 +120,8 @@ class Frame(_Fact):
     offset: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class ElfRef(_Fact):
+@value
+class ElfRef(Value):
     """The ELF that frames were looked up in. `match`: ``verified``, ``unverified`` or ``mismatch``."""
 
     path: str | None = None
@@ -156,8 +132,8 @@ class ElfRef(_Fact):
 # --- events ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Event(_Fact):
+@value
+class Event(Value):
     """What every event carries: where it stood (`file`, `line`, `end_line`, from 1), when (`at`, Unix seconds UTC or
     None), on which `port`, and how many boots that port had seen before it (`boot`)."""
 
@@ -171,7 +147,7 @@ class Event(_Fact):
     boot: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@value
 class Text(Event):
     """A span of input bytes, any number of lines or a part of one. All `raw` of a port joined is the input, exactly."""
 
@@ -185,7 +161,7 @@ class Text(Event):
         return self.raw.decode("utf-8", "replace")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@value
 class Boot(Event):
     """A ROM boot banner, or one read from bytes that were received at another rate (`inferred`)."""
 
@@ -202,7 +178,7 @@ class Boot(Event):
     saved_pc: tuple[Address, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@value
 class Reset(Event):
     """A reset or its reason, stated by anything after the ROM (SDK, Arduino core, Tasmota, ESPHome, IDF ...)."""
 
@@ -216,9 +192,10 @@ class Reset(Event):
     stacks: tuple[StackDump, ...] = ()
     frames: tuple[Frame, ...] = ()
     message: str | None = None
+    rom: str | None = field(default=None, metadata={"json": False})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@value
 class Firmware(Event):
     """What a firmware says of itself when it starts: nothing of it is looked up. `elf_sha256` as printed."""
 
@@ -231,9 +208,13 @@ class Firmware(Event):
     elf_sha256: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@value
 class Crash(Event):
-    """A crash, with everything that its dump said. `kind` is one of the contract's words (``docs/events.md``)."""
+    """A crash, with everything that its dump said. `kind` is one of the contract's words (``docs/events.md``).
+
+    `rom`: what the board's ROM called itself when it last booted, for names in the ROM; not part of the JSON (it is the
+    boot's).
+    """
 
     type: ClassVar[str] = "crash"
 
@@ -258,9 +239,10 @@ class Crash(Event):
     fingerprint: str | None = None
     explanation: str | None = None
     remedies: tuple[str, ...] = ()
+    rom: str | None = field(default=None, metadata={"json": False})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@value
 class FlashError(Event):
     """The ROM or a boot loader could not start the firmware from flash (``csum err``, ``invalid header`` ...)."""
 
@@ -271,7 +253,7 @@ class FlashError(Event):
     remedies: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@value
 class DownloadMode(Event):
     """The board waits for a download instead of running its firmware."""
 
@@ -282,7 +264,7 @@ class DownloadMode(Event):
     remedies: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@value
 class Brownout(Event):
     """The supply voltage fell below the chip's limit."""
 
@@ -293,7 +275,7 @@ class Brownout(Event):
     remedies: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@value
 class CoreDump(Event):
     """A core dump in the log. `format`: ``base64``, ``flash`` ...; `complete`: its end marker was seen."""
 
@@ -303,7 +285,7 @@ class CoreDump(Event):
     complete: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@value
 class BootLoop(Event):
     """The board keeps failing in the same way. `boots` in a row, `period_s` seconds apart where times are known."""
 
@@ -315,7 +297,7 @@ class BootLoop(Event):
     remedies: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@value
 class HostError(Event):
     """A flashing tool's own failure text found in the log."""
 
@@ -327,7 +309,7 @@ class HostError(Event):
     remedies: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@value
 class WrongRate(Event):
     """A stretch of bytes was sent at another baud rate than it was received at. `boots`: banners read in it, which follow."""
 
@@ -340,7 +322,7 @@ class WrongRate(Event):
     boots: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@value
 class Recovery(Event):
     """One step of bringing a board back; the last of an incident has `outcome` ``recovered`` or ``gave-up``."""
 
@@ -352,7 +334,7 @@ class Recovery(Event):
     incident: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@value
 class DecoderFault(Event):
     """A bug in espmon: one format failed, the stream goes on."""
 
@@ -362,7 +344,7 @@ class DecoderFault(Event):
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@value
 class LimitReached(Event):
     """A bound that keeps memory finite was reached; `what` it was, the bound's `limit`."""
 
@@ -372,7 +354,7 @@ class LimitReached(Event):
     limit: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@value
 class PortChanged(Event):
     """The port's own state: `state` is ``opened``, ``gone``, ``returned``, ``closed``, ``rate`` or ``failed``."""
 
@@ -383,7 +365,7 @@ class PortChanged(Event):
     baud: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@value
 class ResetCaused(Event):
     """espmon itself reset the board (`by`: who asked; `how`: which sequence)."""
 
@@ -393,7 +375,7 @@ class ResetCaused(Event):
     how: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@value
 class Gap(Event):
     """Bytes that were received or expected and could not be stored."""
 
@@ -403,7 +385,7 @@ class Gap(Event):
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@value
 class Progress(Event):
     """How far a long operation is: `operation`, `done` of `total` (bytes), bytes per second, seconds left."""
 

@@ -14,8 +14,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from espmon.values import Value, positional_value
 
 MENU_KEY = 0x14  # Ctrl-T
 QUIT_KEY = 0x1D  # Ctrl-]
@@ -39,8 +40,8 @@ class Wish(enum.Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Typed:
+@positional_value
+class Typed(Value):
     """Bytes for the board."""
 
     data: bytes

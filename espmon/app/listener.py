@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +15,7 @@ from espmon.app.rate import RateFollower, WishRate
 from espmon.errors import PortGone, PortProblem
 from espmon.events import Boot, Event, Gap, PortChanged, ResetCaused
 from espmon.port import Chunk, RateSet, SerialPort
+from espmon.values import Value, positional_value
 
 if TYPE_CHECKING:
     from espmon.bootloader.resets import ResetSequence
@@ -68,15 +69,15 @@ def download_sequence(port: SerialPort) -> ResetSequence:
     return resets.CLASSIC if port.is_url or sys.platform == "win32" else resets.TIGHT
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+@positional_value
+class Send(Value):
     """Bytes for the board."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+@positional_value
+class Run(Value):
     """A reset of the board; `sequence` chooses it by the kind of port. `by` and `how` are told in the `ResetCaused` event."""
 
     sequence: Callable[[SerialPort], ResetSequence]
@@ -84,8 +85,8 @@ class Run:
     how: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Flash:
+@positional_value
+class Flash(Value):
     """Flash these (address, file) through the open port; the log goes on afterwards."""
 
     images: tuple[tuple[int, Path], ...]

@@ -10,10 +10,10 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ from espmon.sinks.lines import LEVELS, LineRules, LineWatch, compile_pattern
 from espmon.sinks.rawlog import RawLog
 from espmon.sinks.screen import NullScreen, OutputClosed, Screen, forget_output
 from espmon.sinks.textlog import TextLog
+from espmon.values import Value, positional_value, value
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -48,11 +49,13 @@ if TYPE_CHECKING:
 IDLE_S = 0.1  # after this long without a byte, an unfinished letter or line is shown as it is
 LAST_WORDS_S = 5.0  # how long the end waits for a crash that is still being looked up
 PIPED_AHEAD = 65536  # bytes of piped input that are read ahead of what the board has taken
+FIRST_LINE_S = 0.05  # how long the decoder's imports wait for it; the system holds what the board says meanwhile
+LOOK_UP_S = 1.0  # the longest wait: a signal that comes just before one begins doesn't end it, its handler runs afterwards
 IN_ORDER_S = 10.0  # how long later events are held back for one that is being looked up
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MonitorOptions:
+@value
+class MonitorOptions(Value):
     """What the command line asks for. `baud` None: find it out. Patterns are regular expressions as typed."""
 
     port: str
@@ -79,18 +82,18 @@ class MonitorOptions:
     colour: str = "auto"
 
 
-@dataclass(frozen=True, slots=True)
-class _Ended:
+@positional_value
+class _Ended(Value):
     """The listener's thread has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Signalled:
+@positional_value
+class _Signalled(Value):
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class _ElfProblem:
+@positional_value
+class _ElfProblem(Value):
     problem: ElfUnusable
 
 
@@ -142,6 +145,7 @@ class Monitor:
         self._status: int | None = None
         self._timed_out = False  # what the decoder still held then may yet decide the status
         self._greeted = False
+        self._first_line = threading.Event()  # is on the screen
         self._told_raw_log = False
         self._told_fault = False
 
@@ -178,7 +182,7 @@ class Monitor:
         port = self._port or SerialPort(options.port, self._rate.baud)
         return Listener(
             port,
-            lambda: _decoder(options.port),
+            self._make_decoder,
             self._rate,
             tell=self._put,
             keep=self._raw_log.write if self._raw_log is not None else None,
@@ -186,6 +190,13 @@ class Monitor:
             reset_first=options.reset,
             finished=lambda: self._outbox.wish(_Ended()),
         )
+
+    def _make_decoder(self) -> Decodes:
+        """In the port's thread. Its imports keep the interpreter busy, so the first line goes before them."""
+        self._first_line.wait(FIRST_LINE_S)
+        from espmon.decode import Decoder
+
+        return Decoder(port=self.options.port)
 
     def _put(self, events: Sequence[Event]) -> None:
         """In the port's thread."""
@@ -216,7 +227,7 @@ class Monitor:
     def _show_until_done(self, deadline: float | None) -> None:
         console, options = self._console, self.options
         while self._status is None:
-            patience = IDLE_S if console.withholding else 1.0 if self._pending else None
+            patience = IDLE_S if console.withholding else LOOK_UP_S
             if deadline is not None:
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -227,7 +238,7 @@ class Monitor:
                     self._status = EXIT_TIMEOUT if options.until is not None else EXIT_OK
                     self._timed_out = True
                     return
-                patience = left if patience is None else min(patience, left)
+                patience = min(patience, left)
             began = time.monotonic()
             wishes, items = self._outbox.take(patience)
             ended = False
@@ -241,6 +252,8 @@ class Monitor:
                     break
             self._show_ready()
             console.flush()
+            if self._greeted:
+                self._first_line.set()
             self._complain()
             if ended and self._status is None:
                 while items:  # what the listener told before it ended
@@ -512,9 +525,3 @@ def _follower(options: MonitorOptions) -> RateFollower:
     board = None if options.baud is not None else known_board(options.port)
     known = memory.recall(board)[0] if board is not None else None
     return LateFollower(options.baud or known or DEFAULT_BAUD, make)
-
-
-def _decoder(port: str) -> Decodes:
-    from espmon.decode import Decoder
-
-    return Decoder(port=port)

@@ -7,17 +7,17 @@ its own, and wishes for another rate. The raw log has the bytes before it does, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from espmon.events import Event
 from espmon.port import Chunk
+from espmon.values import Value, positional_value
 
 DEFAULT_BAUD = 115200
 
 
-@dataclass(frozen=True, slots=True)
-class WishRate:
+@positional_value
+class WishRate(Value):
     """Set the port to `baud`; `reason` is told to the person."""
 
     baud: int

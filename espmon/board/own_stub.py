@@ -12,6 +12,7 @@ import zlib
 from collections import deque
 from collections.abc import Sequence
 
+from espmon.board.from_flash import esp8266_from_flash
 from espmon.board.loader import CommandServer, Upload, Work
 from espmon.board.machine import HALT, Drain, Listen, Machine, Program, Sleep
 from espmon.board.nor import BLOCK, PAGE, SECTOR
@@ -177,8 +178,6 @@ class OwnStub(CommandServer):
                     machine.straps = machine.pins()
                     return 3
                 machine.rate = machine.rom_rate
-                from espmon.board.rom import esp8266_from_flash
-
                 return (yield from esp8266_from_flash(machine))
             yield from self.one(op, tag, body)
 

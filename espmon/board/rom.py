@@ -1,4 +1,4 @@
-"""The boot ROM's first part: says why it starts, looks at the straps, and checks and starts the image in flash.
+"""The boot ROM's first part: says why it starts, looks at the straps, and starts the loader or the image in flash.
 
 Pure. Texts and their order as logs of real boards and the emulated ESP8266 with the real ROM show them.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from espmon.board.firmware import run_firmware
-from espmon.board.image import Image, esp8266_load_text, image_digest, read_image
+from espmon.board.from_flash import WATCHDOG, checked, esp8266_from_flash, tell
+from espmon.board.image import Image, image_digest, read_image
 from espmon.board.loader import Loader
-from espmon.board.machine import HALT, Drain, Machine, Part, Program, Sleep
+from espmon.board.machine import HALT, Machine, Program, Sleep
 from espmon.board.payloads import payload_for
 from espmon.board.registers import Registers
 from espmon.board.stub import FlasherStub
@@ -19,9 +20,7 @@ from espmon.board.stub import FlasherStub
 POWER_ON = 1
 EXTERNAL_PIN = 2
 SOFTWARE = 3
-WATCHDOG = 4
 ROM_START = 0.003  # from EN rising to the first letter
-WATCHDOG_TIME = 1.6  # the ESP8266's hardware watchdog in the ROM, as logs of stuck boots show it
 RTC_WATCHDOG_TIME = 0.4  # between two starts of an ESP32 with nothing in flash
 
 
@@ -42,11 +41,6 @@ def life(machine: Machine, cause: int) -> Program:
     return HALT
 
 
-def _tell(machine: Machine, text: str) -> Part:
-    machine.say(text.encode("latin-1"))
-    yield Drain()
-
-
 def _esp8266(machine: Machine, cause: int) -> Program:
     settings = machine.settings
     machine.rate = machine.rom_rate
@@ -64,32 +58,16 @@ def _esp8266(machine: Machine, cause: int) -> Program:
         text += "wdt reset\r\n"
     if shown == 0:
         text += "unknown reset\r\n"
-    yield from _tell(machine, text)
+    yield from tell(machine, text)
     if mode == 1:
         return (yield from Loader(machine, payload_for).run())
     if mode & 4:
-        yield from _tell(machine, "waiting for host\r\n")
+        yield from tell(machine, "waiting for host\r\n")
         return HALT
     if mode != 3:
-        yield from _tell(machine, "ets_main.c ")
+        yield from tell(machine, "ets_main.c ")
         return HALT
     return (yield from esp8266_from_flash(machine))
-
-
-def esp8266_from_flash(machine: Machine) -> Program:
-    """The ROM's `boot_from_flash`: check and start what flash holds."""
-    image = _checked(machine, read_image(machine.flash, machine.silicon))
-    if image.fault in ("magic", "segments"):
-        yield from _tell(machine, "ets_main.c ")
-        return HALT
-    yield from _tell(machine, esp8266_load_text(image))
-    if image.fault == "segment":
-        yield Sleep(WATCHDOG_TIME)
-        return WATCHDOG
-    if image.fault is not None:
-        yield from _tell(machine, "csum err\r\nets_main.c ")
-        return HALT
-    return (yield from run_firmware(machine, image))
 
 
 def _esp32(machine: Machine, cause: int) -> Program:
@@ -102,27 +80,27 @@ def _esp32(machine: Machine, cause: int) -> Program:
     text = f"{silicon.banner}rst:0x{cause:x} ({name}),boot:0x{value:x} ({mode})\r\n"
     if silicon.saved_pc and cause != POWER_ON:
         text += f"{'Core0 ' if silicon.spi_prefix else ''}Saved PC:0x{silicon.chip.code_ranges[1][0] + 0x1234:08x}\r\n"
-    yield from _tell(machine, text)
+    yield from tell(machine, text)
     if download:
-        yield from _tell(machine, "waiting for download\r\n")
+        yield from tell(machine, "waiting for download\r\n")
         return (yield from Loader(machine, payload_for).run())
-    image = _checked(machine, read_image(machine.flash, silicon))
+    image = checked(machine, read_image(machine.flash, silicon))
     guarded = settings.secure_boot or settings.encryption
     foreign = guarded and image_digest(machine.flash, silicon) != machine.trusted
     if settings.encryption and foreign:
         # the ROM decrypts what was never encrypted
         image = replace(image, fault="magic", first_word=image.first_word ^ 0x5A3C96E1)
     if not machine.flash.present:
-        yield from _tell(machine, "flash read err, 1000\r\nets_main.c 371 \r\n")
+        yield from tell(machine, "flash read err, 1000\r\nets_main.c 371 \r\n")
     elif image.fault in ("magic", "segments", "chip"):
         for _ in range(8):
-            yield from _tell(machine, f"invalid header: 0x{image.first_word:08x}\r\n")
+            yield from tell(machine, f"invalid header: 0x{image.first_word:08x}\r\n")
             yield Sleep(0.02)
     else:
         if settings.secure_boot and foreign:
-            yield from _tell(machine, "secure boot verification failed\r\nets_main.c 329 \r\n")
+            yield from tell(machine, "secure boot verification failed\r\nets_main.c 329 \r\n")
         else:
-            yield from _tell(machine, _esp32_load_text(machine, image))
+            yield from tell(machine, _esp32_load_text(machine, image))
             if image.fault is None:
                 return (yield from run_firmware(machine, image))
     # the RTC watchdog restarts it
@@ -151,11 +129,3 @@ def _esp32_load_text(machine: Machine, image: Image) -> str:
     else:
         out.append(f"entry 0x{image.entry:08x}\r\n")
     return "".join(out)
-
-
-def _checked(machine: Machine, image: Image) -> Image:
-    """`image` as the ROM gets it through this board's flash wiring: modes that it does not bear read as garbage."""
-    bears = {"any": ("qio", "qout", "dio", "dout"), "dio": ("dio", "dout"), "dout": ("dout",)}
-    if image.fault is None and image.mode not in bears[machine.settings.flash_mode]:
-        return replace(image, fault="checksum", checksum=image.checksum ^ 0x5A, segments=image.segments)
-    return image

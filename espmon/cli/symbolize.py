@@ -47,6 +47,7 @@ def symbolize(addresses: tuple[str, ...], elfs: tuple[str, ...], chip: str | Non
     ADDRESS is hexadecimal, with or without 0x; "-" reads addresses from standard input.
     """
     from espmon.chips import CHIPS
+    from espmon.cli import tell
     from espmon.events import Address, to_json_value
     from espmon.symbolize import Symbolizer
 
@@ -59,8 +60,12 @@ def symbolize(addresses: tuple[str, ...], elfs: tuple[str, ...], chip: str | Non
         raise UsageProblem("nothing to look addresses up in", "Give --elf FILE, or --chip NAME for the boot ROM alone.")
     wanted = list(_addresses(addresses))
     symbolizer = Symbolizer(elfs, chip=chip.lower().replace("-", "") if chip else None)
-    for problem in symbolizer.problems:
-        raise problem
+    problems = symbolizer.problems
+    for program in symbolizer.programs:
+        if program.elf is None and program.problem is not None:
+            raise program.problem
+    for problem in problems:
+        tell(problem)
     out = sys.stdout
     for address in wanted:
         frames = symbolizer.lookup(address, call_site=call_site)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from espmon.decode.interpreter import Interpreter
-from espmon.decode.triggers import Hits, triggers
+from espmon.decode.triggers import Familiar, Hits, triggers
 from espmon.events import Event, LimitReached, Text
 
 # Longest line that is looked at as one; longer ones are cut into pieces of this many bytes.
@@ -28,7 +28,7 @@ class Decoder:
     """
 
     __slots__ = (
-        "_at", "_cut", "_facts", "_file", "_here", "_line", "_parts", "_peeked", "_port", "_previous", "_size", "_text_line",
+        "_at", "_cut", "_facts", "_familiar", "_file", "_here", "_line", "_parts", "_peeked", "_port", "_previous", "_size", "_text_line",
     )  # fmt: skip
 
     def __init__(self, *, file: str | None = None, port: str | None = None, chip: str | None = None) -> None:
@@ -43,6 +43,7 @@ class Decoder:
         self._previous = b""
         self._at: float | None = None
         self._here: tuple[bytes, int] = (b"", 0)
+        self._familiar = Familiar()
 
     def feed(self, data: bytes, at: float | None = None) -> list[Event]:
         """The events of `data`, received at `at`: its text, and the facts that became complete with it."""
@@ -134,7 +135,7 @@ class Decoder:
         facts = self._facts
         end = buffer.rfind(b"\n") + 1
         pos, line, text_line = 0, self._line, self._line
-        hits = Hits(buffer, end)
+        hits = Hits(buffer, end, self._familiar)
         while pos < end:
             if not facts.engaged:
                 hit = hits.after(pos)

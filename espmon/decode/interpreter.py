@@ -89,6 +89,7 @@ class Interpreter:
         self._held: tuple[Token, Callable[[Any, Token], None]] | None = None
         self._banner: _Banner | None = None
         self.boots = 0
+        self._rom: str | None = None  # what the board's ROM called itself
         self._line = 0
         self._at: float | None = None
         self._banner_line = -_BANNER_LINES
@@ -328,11 +329,11 @@ class Interpreter:
         if not dump.strong or dump.kind == "terminate":
             return
         if dump.report is not None:
-            self.out.append(to_reset(dump, file=self._file, port=self._port))
+            self.out.append(replace(to_reset(dump, file=self._file, port=self._port), rom=self._rom))
             return
         self._settle_chip(dump, chip)
         complete = dump.format.complete(dump, reason) if dump.format.complete is not None else dump.ended
-        crash = to_crash(dump, file=self._file, port=self._port, complete=complete and not dump.cut)
+        crash = replace(to_crash(dump, file=self._file, port=self._port, complete=complete and not dump.cut), rom=self._rom)
         self.out.append(crash)
         place = crash.registers.get("epc1", crash.registers.get("pc", crash.registers.get("mepc")))
         if place is None and crash.backtraces:
@@ -410,6 +411,8 @@ class Interpreter:
 
     def rom(self, token: Token, *, chip: str | None, rom: str) -> None:
         """The ROM's own line begins a boot."""
+        if self.chip in (None, chip):
+            self._rom = rom  # of what crashed before it as well
         self._close_dump("banner", chip)
         self._flush_banner()
         self._banner = _Banner(line=token.line, end_line=token.line, at=self._at, chip=chip, rom=rom)
@@ -469,6 +472,8 @@ class Interpreter:
     def _begin_run(self, boot: Boot) -> None:
         self.out.append(boot)
         self.boots += 1
+        if boot.rom is not None or boot.chip not in (None, self.chip):
+            self._rom = boot.rom
         if boot.chip is not None:
             self.chip = boot.chip
         self._seen.clear()

@@ -1,7 +1,8 @@
 """Which lines can begin something: what the decoder may skip follows from this and nothing else.
 
 A line in which nothing here is found is ordinary text as long as nothing is open (a dump, a banner and the lines after
-it). So whole chunks are searched at once and their newlines counted in bulk.
+it). So whole blocks are searched at once, unless all their lines are of a kind heard before, and their newlines counted
+in bulk.
 
 Why it looks as it does: Python's regular expressions skip quickly over bytes that cannot begin a match, but try all
 alternatives, one by one, at each byte that can. So there are few alternatives, and each begins with a byte that is rare
@@ -46,28 +47,108 @@ def triggers(line: bytes) -> bool:
     return _search(line) is not None or any(word in line for word in _WORDS)
 
 
+# Every digit as 0, in lines and in the patterns: what matches as it stands matches so as well.
+_SHAPE: Final = bytes(0x30 if 0x30 <= byte <= 0x39 else byte for byte in range(256))
+_search_shape = re.compile(
+    re.sub(
+        rb"\\x..|\{[\d,]+\}|\[\d+\]|\\d|\d",
+        lambda m: m[0] if m[0][:1] == b"{" or m[0][:2] == b"\\x" else b"0",
+        _PATTERN.pattern,
+    ),
+    re.VERBOSE,
+).search
+_SHAPE_WORDS: Final = tuple(word.translate(_SHAPE) for word in _WORDS)
+_MOST_SHAPES: Final = 4096
+_LONGEST_SHAPE: Final = 512  # bytes
+_MOST_PAUSE: Final = 64  # blocks
+
+
+def may_trigger(shape: bytes) -> bool:
+    """True when something may begin in a line whose digits became 0 as in `shape`, whatever they were."""
+    return _search_shape(shape) is not None or any(word in shape for word in _SHAPE_WORDS)
+
+
+class Familiar:
+    """Lines in which nothing begins, whatever their digits: most of a long log says the same again with other numbers.
+
+    To find a line among those already looked at takes a quarter of the time of looking at it. Where a log says
+    ever new things, the question pauses for more and more blocks.
+    """
+
+    __slots__ = ("_pause", "_rest", "_shapes")
+
+    def __init__(self) -> None:
+        self._shapes: set[bytes] = set()
+        self._pause = 1
+        self._rest = 0
+
+    def covers(self, block: bytes) -> bool:
+        """True when nothing begins in `block` (whole lines); False when something may, or when it isn't worth asking."""
+        if self._rest:
+            self._rest -= 1
+            return False
+        lines = block.translate(_SHAPE).split(b"\n")
+        shapes = self._shapes
+        new = set(lines)
+        new -= shapes
+        if not new:
+            self._pause = 1
+            return True
+        if 4 * len(new) > len(lines) and shapes:
+            self._pause = min(self._pause * 2, _MOST_PAUSE)
+            self._rest = self._pause
+        quiet = {shape for shape in new if not may_trigger(shape)} if may_trigger(b"\n".join(new)) else new
+        if len(shapes) + len(quiet) > _MOST_SHAPES:
+            shapes.clear()
+        shapes.update(shape for shape in quiet if len(shape) <= _LONGEST_SHAPE)
+        return quiet is new
+
+
+_BLOCK: Final = 16384
+_LEAST: Final = 2048  # bytes: what a live line brings at once is less
+
+
 class Hits:
     """The places in one buffer where something may begin, left to right; every word is searched for once."""
 
-    __slots__ = ("_at", "_buffer", "_end")
+    __slots__ = ("_at", "_buffer", "_end", "_familiar", "_stop")
 
-    def __init__(self, buffer: bytes, end: int) -> None:
+    def __init__(self, buffer: bytes, end: int, familiar: Familiar) -> None:
         self._buffer = buffer
         self._end = end
-        self._at = [-2] * (1 + len(_WORDS))
+        self._familiar = familiar
+        self._stop = 0  # end of the block that is searched
+        self._at = [-1] * (1 + len(_WORDS))
 
     def after(self, pos: int) -> int:
-        """The first such place at or behind `pos`, or the end."""
-        at, end = self._at, self._end
-        first = end
+        """The first such place at or behind `pos` (where a line begins), or the end."""
+        while pos < self._end:
+            if pos >= self._stop:
+                self._stop = self._block(pos)
+                self._at = [-1] * len(self._at)
+                if self._stop - pos >= _LEAST and self._familiar.covers(self._buffer[pos : self._stop]):
+                    pos = self._stop
+                    continue
+            hit = self._first(pos)
+            if hit < self._stop:
+                return hit
+            pos = self._stop
+        return self._end
+
+    def _block(self, pos: int) -> int:
+        """Where the block of whole lines ends that begins at `pos`."""
+        if self._end - pos < 2 * _BLOCK:
+            return self._end
+        stop = self._buffer.rfind(b"\n", pos, pos + _BLOCK) + 1
+        return stop or self._buffer.find(b"\n", pos + _BLOCK, self._end) + 1
+
+    def _first(self, pos: int) -> int:
+        at, stop = self._at, self._stop
         if at[0] < pos:
-            hit = _search(self._buffer, pos, end)
-            at[0] = end if hit is None else hit.start()
-        first = at[0]
+            hit = _search(self._buffer, pos, stop)
+            at[0] = stop if hit is None else hit.start()
         for i, word in enumerate(_WORDS, 1):
             if at[i] < pos:
-                found = self._buffer.find(word, pos, end)
-                at[i] = end if found < 0 else found
-            if at[i] < first:
-                first = at[i]
-        return first
+                found = self._buffer.find(word, pos, stop)
+                at[i] = stop if found < 0 else found
+        return min(at)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass
+
+from espmon.values import Value, positional_value
 
 _LOCK_FOLDERS = ("/var/lock", "/run/lock", "/var/spool/lock")
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+@positional_value
+class Holder(Value):
     """A program that holds a port: its process id and its name (None where the system doesn't tell)."""
 
     pid: int

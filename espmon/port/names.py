@@ -11,7 +11,8 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from espmon.values import Value, value
 
 # USB ids (vendor, product) of what sits between a board's UART and the host, from the vendors' data sheets and the
 # public USB id list. A product of None stands for all of the vendor's.
@@ -41,8 +42,8 @@ _SHARED_SERIALS = frozenset({"", "0", "0000", "0001", "00000000", "1", "123456",
 _ESPRESSIF = 0x303A
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListedPort:
+@value
+class ListedPort(Value):
     """One serial port as the system lists it. `vid`, `pid`, `serial_number` and `location` are None where it is no USB."""
 
     device: str
@@ -74,8 +75,8 @@ class ListedPort:
         return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PortIdentity:
+@value
+class PortIdentity(Value):
     """What stays the same when the board is unplugged and comes back. Everything None: only the name is known."""
 
     name: str

@@ -13,12 +13,12 @@ import select
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from espmon.errors import PortGone, PortProblem, PortStalled
 from espmon.port import names, refusals
 from espmon.port.holders import lock_holder
+from espmon.values import Value, positional_value
 
 if TYPE_CHECKING:
     import serial
@@ -43,8 +43,8 @@ class Chunk(NamedTuple):
     mono: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class RateSet:
+@positional_value
+class RateSet(Value):
     """What became of a wish for `asked` baud: `got` is what the driver reports, None where it doesn't say."""
 
     asked: int

@@ -38,6 +38,7 @@ _SHN_ABS = 0xFFF1
 SHF_ALLOC = 2
 SHF_EXECINSTR = 4
 SHF_COMPRESSED = 0x800
+ELFCOMPRESS_ZLIB = b"\x01\0\0\0"
 
 # ELF files with full debug information are 1 to 40 MB; this only keeps a wrong file from filling the memory.
 MAX_ELF_BYTES = 512 << 20
@@ -269,10 +270,17 @@ class ElfFile:
         if section.flags & SHF_COMPRESSED:
             if name not in self._inflated:
                 body = self.data[section.offset : section.offset + section.stored]
-                zlib_stream = len(body) > 12 and body[:4] == b"\x01\0\0\0"  # ELFCOMPRESS_ZLIB
+                zlib_stream = len(body) > 12 and body[:4] == ELFCOMPRESS_ZLIB
                 self._inflated[name] = _inflate(body[12:]) if zlib_stream else b""
             return self._inflated[name]
         return self.data[section.offset : section.offset + section.stored]
+
+    def is_inflatable(self, name: str) -> bool:
+        """False when the section is compressed in a way that is not read here (zstd)."""
+        section = self._by_name.get(name)
+        if section is None or not section.flags & SHF_COMPRESSED:
+            return True
+        return self.data[section.offset : section.offset + 4] == ELFCOMPRESS_ZLIB
 
     def has_section(self, name: str) -> bool:
         """True when the ELF has a non-empty section of this name."""

@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 from espmon.chips import CHIPS
 from espmon.events import Address, Crash, ElfRef, Frame, Reset, StackDump
 from espmon.symbolize.elf import clean
 from espmon.symbolize.names import without_clone_suffix
+from espmon.symbolize.program import Program
 from espmon.symbolize.rom import is_rom
 from espmon.symbolize.unwind import Call
-
-if TYPE_CHECKING:
-    from espmon.symbolize.symbolizer import Program, Symbolizer
 
 Explained = TypeVar("Explained", Crash, Reset)
 
@@ -30,10 +28,23 @@ _PC_REGISTERS = ("pc", "mepc", "epc1")
 _OTHER_PC_REGISTERS = ("epc2", "epc3", "epc4")
 
 
-def explained(event: Explained, symbolizer: Symbolizer) -> Explained:
+class Lookup(Protocol):
+    """What explaining needs of `espmon.symbolize.Symbolizer`."""
+
+    @property
+    def programs(self) -> Sequence[Program]: ...
+    @property
+    def all_stack_words(self) -> bool: ...
+    def chip_for(self, named: str | None) -> str | None: ...
+    def describe(
+        self, address: int, call_site: bool, programs: Sequence[Program], chip: str | None, rom: str | None = None
+    ) -> tuple[Frame, ...]: ...
+
+
+def explained(event: Explained, symbolizer: Lookup) -> Explained:
     """`event` with its frames (and, of a Crash, `elf` and `fingerprint`)."""
     if isinstance(event, Reset):
-        view = _View(symbolizer, Crash(kind="reset", registers=event.registers, backtraces=event.backtraces))
+        view = _View(symbolizer, Crash(kind="reset", registers=event.registers, backtraces=event.backtraces, rom=event.rom))
         frames = view.frames()
         return replace(event, frames=tuple(frames)) if frames else event
     view = _View(symbolizer, event)
@@ -45,7 +56,7 @@ def explained(event: Explained, symbolizer: Symbolizer) -> Explained:
 class _View:
     """One crash seen through one symbolizer."""
 
-    def __init__(self, symbolizer: Symbolizer, crash: Crash) -> None:
+    def __init__(self, symbolizer: Lookup, crash: Crash) -> None:
         self._symbolizer = symbolizer
         self._crash = crash
         self._chip = symbolizer.chip_for(crash.chip)
@@ -86,7 +97,7 @@ class _View:
         """The frames at one address; one frame without a name where nothing is known."""
         if self._mismatch:
             confidence = "possible"
-        found = self._symbolizer.describe(address, call_site, self._programs, self._chip)
+        found = self._symbolizer.describe(address, call_site, self._programs, self._chip, self._crash.rom)
         if not found:
             found = (Frame(address=Address(address), module="rom" if is_rom(self._chip, address) else None),)
         return [replace(frame, origin=origin, confidence=confidence) for frame in found]

@@ -25,8 +25,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 
-from espmon.symbolize.dwarf import DwarfReader, FrameTuple, Function, Node, Unit
+from espmon.symbolize.dwarf import DwarfReader, FrameTuple
 from espmon.symbolize.elf import ElfFile, Symbol
+from espmon.symbolize.entries import Function, Node, Unit
 from espmon.symbolize.lines import FAULTS, LineTable
 from espmon.symbolize.ranges import painted
 
@@ -192,20 +193,20 @@ class _Builder:
         """(start, end, function, outer frame): what is innermost where, by the rule that the later DIE wins."""
         reader = self.reader
         try:
-            functions = reader.functions(unit)
+            functions = reader.functions.of(unit)
         except FAULTS as fault:
             reader.faults.append(f"unit at {unit.offset:#x}: {fault}")
             return []
         if not unit.functions_all and _uncovered(functions, segments, symbols):
-            functions = reader.all_functions(unit)
+            functions = reader.functions.all_of(unit)
         spans: list[tuple[int, int, int, int]] = []
         for function in functions:
-            name, linkage = reader.safe_name(function.die)
+            name, linkage = reader.names.safe_name(function.die)
             for low, high in function.ranges:
                 start = low
                 spans.append((low, high, self.function(name, linkage, start), NONE))
             try:
-                nodes = reader.body(unit, function)
+                nodes = reader.functions.body(unit, function)
             except FAULTS as fault:
                 reader.faults.append(f"function at {function.die:#x}: {fault}")
                 continue
@@ -214,7 +215,7 @@ class _Builder:
             for index, (ranges, origin, _, _, _) in enumerate(nodes):
                 if not ranges:
                     continue
-                name_, linkage_ = reader.safe_name(origin)
+                name_, linkage_ = reader.names.safe_name(origin)
                 inlined = self.function(name_, linkage_, 0)
                 for low, high in ranges:
                     spans.append((low, high, inlined, self._outer(function, nodes, index, low, table, outers, name, linkage)))
@@ -238,7 +239,7 @@ class _Builder:
             outer = self.frame(self.function(name, linkage, start), file, call_line, NONE)
         else:
             above = self._outer(function, nodes, parent, address, table, known, name, linkage)
-            name_, linkage_ = self.reader.safe_name(nodes[parent][1])
+            name_, linkage_ = self.reader.names.safe_name(nodes[parent][1])
             outer = self.frame(self.function(name_, linkage_, 0), file, call_line, above)
         known[key] = outer
         return outer

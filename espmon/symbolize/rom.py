@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
@@ -68,13 +69,32 @@ def is_rom(chip: str | None, address: int) -> bool:
     return known is not None and known.rom_range[0] <= address < known.rom_range[1]
 
 
-def rom_symbol(chip: str | None, address: int) -> Symbol | None:
-    """The ROM function at `address`. Where the chip's ROM revisions disagree the answer is None: it is not guessed."""
+# `esp32c3-api1-20210207` or `Jul 29 2019 12:21:46`
+_ID_DATE = re.compile(r"-(20\d{6})$")
+_ETS_DATE = re.compile(r"([A-Z][a-z]{2}) {1,2}(\d{1,2}) (20\d\d)\b")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def rom_build(rom: str) -> str | None:
+    """The date, as YYYYMMDD, in what a ROM calls itself in its banner."""
+    if m := _ID_DATE.search(rom):
+        return m[1]
+    if (m := _ETS_DATE.match(rom)) and m[1] in _MONTHS:
+        return f"{m[3]}{_MONTHS.index(m[1]) + 1:02d}{int(m[2]):02d}"
+    return None
+
+
+def rom_symbol(chip: str | None, address: int, rom: str | None = None) -> Symbol | None:
+    """The ROM function at `address`. `rom`: what the ROM calls itself in its banner, which tells its revision.
+
+    Where that is not known, and the chip's ROM revisions disagree, the answer is None: it is not guessed.
+    """
     known = CHIPS.get(chip or "")
     if known is None or not is_rom(chip, address):
         return None
     found: Symbol | None = None
-    for number, name in enumerate(known.rom_tables):
+    stated = known.rom_builds.get(rom_build(rom) or "") if rom is not None else None
+    for number, name in enumerate([stated] if stated is not None else known.rom_tables):
         table = rom_table(name, known.rom_range[1])
         symbol = table.at(address) if table is not None else None
         if symbol is None or (number and (found is None or (symbol.name, symbol.address) != (found.name, found.address))):

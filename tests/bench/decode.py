@@ -1,13 +1,14 @@
 """The decoder on a large log: against a bare Python loop over its lines and against esp-idf-monitor's own line handling.
 
 ``ESPMON_BENCH_MB`` sets the size of the log (200). The promise is about ordinary text; a second log has a boot and a crash
-of some 80 lines every 5000 lines.
+of some 80 lines every 5000 lines, a third never says anything twice, other numbers aside (espmon is slowest there).
 """
 
 from __future__ import annotations
 
 import os
 import queue
+import random
 import resource
 import statistics
 import subprocess
@@ -40,6 +41,14 @@ def ordinary_lines(count: int) -> bytes:
     return "".join(
         kinds[i % len(kinds)].format(t=i * 17, a=i % 60, b=i % 97, h=200000 - i % 5000, m=150000) + "\n" for i in range(count)
     ).encode()
+
+
+def ever_new_lines(size: int) -> bytes:
+    """Some `size` bytes of lines of nine words in random order: no two of one shape."""
+    words = [*(f"{a}{b}" for a in ("sens", "wif", "valv", "heap", "Temp", "board") for b in ("or", "ing", "es", "ed")), "is", "ok", "the", "level"]
+    choose = random.Random(1).choices
+    block = "".join(" ".join(choose(words, k=9)) + "\n" for _ in range(20000)).encode()
+    return block * (size // len(block) + 1)  # more lines than are kept in mind
 
 
 def log_with_crashes(size: int) -> bytes:
@@ -107,6 +116,7 @@ def run() -> list[Row]:
         decodes: list[float] = []
         for name, make, limit in (
             (f"decode {size >> 20} MB with crashes", log_with_crashes, ""),
+            (f"decode {size >> 20} MB that say nothing twice", ever_new_lines, ""),
             (f"decode {size >> 20} MB of ordinary text", lambda size: ordinary_lines(20000) * (size // 1_187_000 + 1), "<= 12"),
         ):
             path.write_bytes(make(size))

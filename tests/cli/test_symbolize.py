@@ -100,3 +100,21 @@ def test_errors_are_two_lines(capsys: pytest.CaptureFixture[str], words: tuple[s
     assert said in lines[0]
     assert lines[1].startswith("        ")
     assert err.replace("\n", "").isprintable()
+
+
+def test_zstd_is_told_and_functions_keep_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = bytearray(PATH.read_bytes())
+    whole = ElfFile.open(PATH)
+    table = int.from_bytes(content[32:36], "little")
+    for at, section in enumerate(whole.sections):
+        if section.name in (".debug_info", ".debug_line"):
+            flags = table + at * 40 + 8
+            content[flags : flags + 4] = (section.flags | 0x800).to_bytes(4, "little")  # SHF_COMPRESSED
+            content[section.offset : section.offset + 4] = b"\2\0\0\0"  # ELFCOMPRESS_ZSTD
+    path = tmp_path / "zstd.elf"
+    path.write_bytes(content)
+    status, out, err = run(capsys, "--elf", str(path), f"{NAMED['app_main'] + 4:x}")
+    assert (status, out) == (0, f"0x{NAMED['app_main'] + 4:08x}: app_main+0x4\n")
+    assert "zstd" in err
+    assert "--decompress-debug-sections" in err
+    assert [problem.code for problem in Symbolizer([path]).problems] == ["elf-unusable"]

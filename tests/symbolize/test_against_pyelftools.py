@@ -21,7 +21,7 @@ def test_every_row_of_every_line_program(path: Path) -> None:
         dwarf = ELFFile(stream).get_dwarf_info()
         for theirs in dwarf.iter_CUs():
             program = dwarf.line_program_for_CU(theirs)
-            unit = reader.unit_of(theirs.cu_die_offset)
+            unit = reader.entries.unit_of(theirs.cu_die_offset)
             table = reader.lines(unit)
             if program is None:
                 assert table is None
@@ -89,10 +89,10 @@ def test_every_function_and_every_inlined_call(path: Path) -> None:
                         inlined[key] = inlined.get(key, 0) + 1
     ours: dict[int, list[tuple[int, int]]] = {}
     calls: dict[tuple[int, int], int] = {}
-    for mine in reader.units:
-        for function in reader.all_functions(mine):
+    for mine in reader.entries.units:
+        for function in reader.functions.all_of(mine):
             ours[function.die] = list(function.ranges)
-            for ranges_, origin_, _, _, line in reader.body(mine, function):
+            for ranges_, origin_, _, _, line in reader.functions.body(mine, function):
                 if ranges_ and origin_ is not None:
                     calls[origin_, line] = calls.get((origin_, line), 0) + 1
     assert ours == functions

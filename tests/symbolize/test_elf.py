@@ -12,7 +12,7 @@ from espmon.errors import ElfUnusable
 from espmon.events import Address, BacktraceEntry, Crash, StackDump
 from espmon.symbolize import Symbolizer
 from espmon.symbolize.elf import ElfFile, clean
-from espmon.symbolize.symbolizer import Program
+from espmon.symbolize.program import Program
 from tests.symbolize.fixtures import elf
 
 GOOD = elf("lx106-dw4-Os")
