@@ -55,6 +55,7 @@ for _format in FORMATS:
     for _kind, _action in _format.facts.items():
         _FACTS[_kind] = (_format, _action)
 _INSIDE = frozenset(spec.kind for fmt in FORMATS for spec in fmt.tokens if spec.inside)
+_INSIDE_OF = {fmt.name: frozenset(kind for _, kind in fmt.table if kind in _INSIDE) for fmt in FORMATS}
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/= ")
 
 
@@ -224,9 +225,14 @@ class Interpreter:
     def _scan(self, text: str) -> list[Token]:
         """The tokens of a line that mean something here."""
         tokens = _LEXER.scan(text, self._line)
-        if any(t.kind in _INSIDE for t in tokens):
+        found = {t.kind for t in tokens}
+        if found & _INSIDE:
             dump = self._dump
-            tokens = [t for t in tokens if t.kind not in _INSIDE or (dump is not None and (dump.state, t.kind) in dump.format.table)]
+            mine = frozenset() if dump is None else frozenset(k for k in _INSIDE_OF[dump.format.name] if (dump.state, k) in dump.format.table)
+            # A dump that begins in this very line (newlines were lost) brings its own.
+            begun = frozenset().union(*(_INSIDE_OF[fmt.name] for kind in found for fmt, _ in _STARTERS.get(kind, ())))
+            if not found & _INSIDE <= mine | begun:
+                tokens = _LEXER.scan(text, self._line, _INSIDE - mine - begun)  # they may have hidden others
         return tokens
 
     def _token(self, token: Token) -> bool:
@@ -351,6 +357,8 @@ class Interpreter:
                     dump.chip = "esp8266"
             else:
                 dump.chip = known
+        if dump.chip is None and 0x40100000 <= dump.registers.get("a0", 0) < 0x40300000 and 0x40100000 <= dump.registers.get("pc", 0) < 0x40300000:
+            dump.chip = "esp8266"  # no register windows: its return addresses are plain ones
         if dump.chip is None and dump.framework == "esp-idf":
             pcs = [pc for frames in dump.backtraces for pc, _ in frames] + [v for k, v in dump.registers.items() if k == "pc"]
             sps = [sp for frames in dump.backtraces for _, sp in frames if sp is not None]

@@ -65,6 +65,12 @@ class Token:
         return len(before) <= 3 and " " not in before
 
     @property
+    def listed(self) -> bool:
+        """True when it stands in quotes of its own, as an element of a list or an argument: source code, no log."""
+        quote = self.text[self.start - 1 : self.start]
+        return quote in ("'", '"') and self.text[self.end : self.end + 1] == quote and self.text[self.end + 1 :].lstrip()[:1] in (",", ")", "]", ";")
+
+    @property
     def rest(self) -> str:
         """What follows on the line (its beginning, when the line is long)."""
         return self.text[self.end : self.end + _NEAR]
@@ -110,10 +116,10 @@ class Lexer:
             (key, [(hint, tuple(by_hint[hint])) for hint in hints]) for key, hints in _by_common_part(by_hint).items()
         ]
 
-    def scan(self, text: str, line: int) -> list[Token]:
-        """The tokens of `text`, left to right, not overlapping."""
+    def scan(self, text: str, line: int, without: frozenset[str] = frozenset()) -> list[Token]:
+        """The tokens of `text`, left to right, not overlapping; those of the kinds `without` don't count as any."""
         for kind, whole in self._rows:
-            m = whole(text)
+            m = whole(text) if kind not in without else None
             if m is not None:
                 return [Token(kind, m.groupdict(), text, 0, len(text), line)]
         low = text.lower()
@@ -121,7 +127,7 @@ class Lexer:
         search = self._search
         ahead = []
         for i in self._always.union(*hit) if hit else self._always:
-            m = search[i](text)
+            m = search[i](text) if self._kinds[i] not in without else None
             if m is not None:
                 ahead.append((m.start(), i, m))
         tokens: list[Token] = []

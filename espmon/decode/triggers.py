@@ -16,7 +16,7 @@ from typing import Final
 _PATTERN = re.compile(
     rb"""
     x(?:cep(?:ti|\S\Son)|cvaddr|(?<=[:=]0x)(?:(?<=rst:0x)|(?<=epc[13]=0x)))
-    |k(?:>>>|<<<|\ stack\ \[|&gt;|\ smash|\ overflow|\ memory|\ watchdog|trace)
+    |k(?:>>>|<<<|\ stack\ \[|&gt;|\ smash|\ canary|\ overflow|\ memory|\ watchdog|trace)
     |b(?:oot(?::\ ?\**0x|\ mode|:\ ESP-IDF|\ verif|reason|able|\ reason|\ failed|\ signature|:\*)|ort(?:\(\)|\ called))
     |valid\ (?:head|ima|and)
     |w(?:aiting\ for|nout\ )
@@ -27,11 +27,11 @@ _PATTERN = re.compile(
     |H(?:A-?256|EAP:|\ DETECTED)
     |P(?:ANIC|anic\ |ermissionE|yboard|ython\ v)
     |U(?:MP\ |T\ HERE|nable\ to\ c)
-    |W(?:DT\ reset|rite\ timeout)
-    |R(?:OM:|estartReason|\ not\ in\ IRAM|eset\ [RrCc]|ebooting|eason\ of|EPL)
+    |W(?:DT\ (?:reset|@)|rite\ timeout|atchdog\ Reset)
+    |R(?:OM:|estart(?:Reason|\ info|\ [Rr]eason)|\ not\ in\ IRAM|eset\ [RrCc]|ebooting|eason\ of|EPL)
     |F(?:atalE|ailed\ (?:to\ |uploading)|ileNot|alling\ back)
-    |A(?:\ fatal|T\ version|T\+GMR)
-    |E(?:rrno|rror\ (?:while|[12]))|!!\ A\ panic|Crash\ at\ \d
+    |A(?:\ fatal|T\ version|T\+GMR|ssertion\ ')
+    |E(?:rrno|rror\ (?:while|[12])|XCEPTION!!)|!!\ A\ panic|Crash(?:ed)?\ (?:at\ \d|\#)
     |N(?:LR\ jump|o\ signature)|Latest\ crash|K(?:\ version|\ failed|\\?")|Trap\ \d|MEPC|XC(?:VADDR|CAUSE)|\+CIPUP
     """,
     re.VERBOSE,

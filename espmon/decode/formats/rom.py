@@ -61,6 +61,8 @@ TOKENS = (
 
 
 _SAID = re.compile(r"[a-z]{2,} [a-z]{2,} [^a-z]{0,3}$|(?:^|[.!?] )(?:[Tt]he|[Aa]|[Tt]his|[Mm]y)[^A-Za-z]{0,3}$")
+# Words, then an opening quote: a sentence that quotes. JSON has a quote before its colon.
+_QUOTES = re.compile(r"[^\W\d_]{3,}\s{1,3}(?P<q>[\"'`\u00ab])\s?$")
 _GOES_ON = re.compile(r"[^A-Za-z]{1,4}(?!load|wdt|tail|chksum|csum|ets)[a-z]{2,} [a-z]{2,}")
 
 
@@ -77,6 +79,14 @@ def boot_8266(facts: Interpreter, token: Token) -> None:
         return  # a sentence about boot modes
     if not token.groups.get("date") and _SAID.search(token.text[max(0, token.start - 60) : token.start]) and _GOES_ON.match(token.rest):
         return  # a sentence that quotes a banner
+    first = token.start
+    while first < token.end and not token.text[first].isalnum():
+        first += 1
+    quoted = _QUOTES.search(token.text[max(0, first - 60) : first])
+    if quoted is not None and ("\u00bb" if quoted["q"] == "\u00ab" else quoted["q"]) in token.rest[:40]:
+        return
+    if re.match(r" (?:or|oder|o|ou) \(\d", token.rest):
+        return  # a description of the modes
     mode = resets.boot_mode_8266(x, y)
     reset = resets.rom_8266(int(cause)) if cause else None
     date = token.groups.get("date") or None
