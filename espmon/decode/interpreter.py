@@ -5,6 +5,7 @@ The interpreter sees the lines that may matter, in order; the decoder skips the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -40,6 +41,7 @@ _HEALTHY_LINES = 400
 _HEALTHY_SECONDS = 120.0
 _MAX_SEEN = 256
 _CARRY = 160
+_TORN_ROW = re.compile(r"(?<!\w)[0-9a-fA-F]{8}:(?:\s{1,3}[0-9a-fA-F]{8}){0,3}\s*$")
 _CORE_DUMP_FOREIGN = 4
 
 _ENDED = "ended"
@@ -217,6 +219,11 @@ class Interpreter:
             joined = self._scan(carry + text)
             if joined and joined[0].start < len(carry) < joined[0].end:
                 return carry + text, joined
+            if _TORN_ROW.search(carry):  # refilled as a paragraph: the newline took the place of a space
+                whole = f"{carry.rstrip()} {text.lstrip()}"
+                joined = self._scan(whole)
+                if joined and joined[0].start < len(carry) < joined[0].end:
+                    return whole, joined
             alone = self._scan(text)
             # Torn twice: the three parts may still make a whole.
             return (text if alone else carry + text), alone

@@ -381,6 +381,14 @@ def stack_pointer(dump: Dump, token: Token) -> str | None:
     return None
 
 
+def lost_mark(dump: Dump, token: Token) -> str | None:
+    """`sp: … end: … offset: …` alone: what came before is lost, rows may follow."""
+    if not token.leads or not token.groups.get("off"):
+        return DROP
+    _begin(dump, "arduino")
+    return stack_pointer(dump, token)
+
+
 def stack_begin(dump: Dump, token: Token) -> str | None:
     """`>>>stack>>>`: alone it is a stack whose header is lost."""
     if dump.kind is None and not dump.stacks and not dump.marks:
@@ -463,6 +471,7 @@ TABLE = {
     **rules("stack", "epc", lambda d, t: SPLIT, "regs"),
     **rules("prelude " + _ANY, "ctx", context, "head"),
     **rules("prelude " + _ANY, "sp", stack_pointer, "head"),
+    **rules("-", "sp", lost_mark, "head"),
     **rules("- prelude " + _ANY, "stack-begin", stack_begin, "stack"),
     **rules("prelude " + _ANY, "stack-end", stack_end, "after"),
     **rules("prelude " + _ANY, "alloc alloc-caller", alloc, "after"),
