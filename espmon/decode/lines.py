@@ -18,7 +18,7 @@ _NOISE = re.compile("[\x00-\x08\x0e-\x1f\x7f\ufffd\u2bd1\u2bf8\ufeff\u200b]+")
 _TORN = re.compile(r"(?<=[0-9A-Za-z]) {20,}(?=[0-9A-Za-z])")
 _PUNCTUATION = str.maketrans({
     "\u2018": "'", "\u2019": "'", "\u00b4": "'", "\u201b": "'", "\u201c": '"', "\u201d": '"', "\u201e": '"',
-    "\u00a0": " ", "\u2013": "-", "\u2026": "...", "\t": " ",
+    "\u2192": "->", "\u00a0": " ", "\u2013": "-", "\u2026": "...", "\t": " ",
 })  # fmt: skip
 _ENTITIES = {"&gt;": ">", "&lt;": "<", "&amp;": "&", "&quot;": '"', "&#39;": "'", "&nbsp;": " "}
 _ENTITY = re.compile("|".join(_ENTITIES))

@@ -15,7 +15,7 @@ from typing import Final
 
 _PATTERN = re.compile(
     rb"""
-    x(?:cep(?:ti|\S\Son)|cvaddr|(?<=[:=]0x)(?:(?<=rst:0x)|(?<=epc[13]=0x)))
+    x(?:cep(?:ti|\S\Son)|cvaddr|:\ (?:cont|sys|bearssl)|(?<=[:=]0x)(?:(?<=rst:0x)|(?<=epc[13]=0x)))
     |k(?:>>>|<<<|\ stack\ \[|&gt;|\ smash|\ canary|\ overflow|\ memory|\ watchdog|trace)
     |b(?:oot(?::\ ?\**0x|\ mode|:\ ESP-IDF|\ verif|reason|able|\ reason|\ failed|\ signature|:\*)|ort(?:\(\)|\ called))
     |valid\ (?:head|ima|and)

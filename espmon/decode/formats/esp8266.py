@@ -382,7 +382,12 @@ def stack_pointer(dump: Dump, token: Token) -> str | None:
 
 
 def lost_mark(dump: Dump, token: Token) -> str | None:
-    """`sp: … end: … offset: …` alone: what came before is lost, rows may follow."""
+    """`ctx: …`, `sp: … end: … offset: …` alone: what came before is lost, rows may follow."""
+    if token.kind == "ctx":
+        if not token.leads or not (token.ends or token.rest.lstrip().startswith("sp:")):
+            return DROP
+        _begin(dump, "arduino")
+        return context(dump, token)
     if not token.leads or not token.groups.get("off"):
         return DROP
     _begin(dump, "arduino")
@@ -471,7 +476,7 @@ TABLE = {
     **rules("stack", "epc", lambda d, t: SPLIT, "regs"),
     **rules("prelude " + _ANY, "ctx", context, "head"),
     **rules("prelude " + _ANY, "sp", stack_pointer, "head"),
-    **rules("-", "sp", lost_mark, "head"),
+    **rules("-", "ctx sp", lost_mark, "head"),
     **rules("- prelude " + _ANY, "stack-begin", stack_begin, "stack"),
     **rules("prelude " + _ANY, "stack-end", stack_end, "after"),
     **rules("prelude " + _ANY, "alloc alloc-caller", alloc, "after"),

@@ -25,6 +25,8 @@ TOKENS = (
         r"(?P<date>Jan {1,3}8 2013)\D{1,16}(?P<cause>\d)\D{1,18}\( ?(?P<x>\d) ?[,. ] ?(?P<y>\d)\)?",
         ("8 2013",),
     ),
+    # the end of the line was written over by the next ones
+    Spec("boot-8266", r"(?:\S{0,6}ts {1,3})?(?P<date>Jan {1,3}8 2013)\W{1,4}rst cause ?: ?(?P<cause>\d)(?P<x>)(?P<y>)(?=,? {0,2}(?:load 0x|tail \d|chksum 0x|csum 0x|wdt reset))", ("8 2013",)),
     Spec("boot-8266", r"(?<!\w)\S{0,3}oot mode ?: ?\((?P<x>\d{1,2}) ?, ?(?P<y>\d{1,2})\)(?P<cause>)(?P<date>)", ("oot mode",)),
     Spec(
         "boot-32",
@@ -72,6 +74,10 @@ def boot_8266(facts: Interpreter, token: Token) -> None:
     if not cause:
         before = re.search(r"cause ?: ?(\d{1,2})\W*$", facts.previous)
         cause = before[1] if before is not None else None
+    if cause and not token["x"] and not token.groups.get("x2"):
+        if token.leads:
+            facts.boot(token, chip="esp8266", rom=token["date"], reset=resets.rom_8266(int(cause)), mode=None)
+        return
     x, y = int(token["x"] or token["x2"]), int(token["y"] or token["y2"])
     if x > 7 or y > 7 or (cause and int(cause) > 9):
         return
