@@ -216,11 +216,12 @@ class Interpreter:
         """The tokens of a line; with what a wrapped line before it left over put in front, when that makes one whole."""
         if self._carry:
             carry, self._carry = self._carry, ""
-            joined = self._scan(carry + text)
-            if joined and joined[0].start < len(carry) < joined[0].end:
-                return carry + text, joined
-            if _TORN_ROW.search(carry):  # refilled as a paragraph: the newline took the place of a space
-                whole = f"{carry.rstrip()} {text.lstrip()}"
+            wholes = [carry + text]
+            if text[:1].isspace() and carry[-1:].isalnum():
+                wholes.append(carry + text.lstrip())  # wrapped first, indented later
+            if _TORN_ROW.search(carry):
+                wholes.append(f"{carry.rstrip()} {text.lstrip()}")  # a paragraph: the newline took the place of a space
+            for whole in wholes:
                 joined = self._scan(whole)
                 if joined and joined[0].start < len(carry) < joined[0].end:
                     return whole, joined
