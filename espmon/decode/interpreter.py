@@ -15,7 +15,7 @@ from espmon.decode.dump import Dump, to_crash, to_reset
 from espmon.decode.formats import DROP, END, FORMATS, IDLE, SPLIT, Format, Rule, idf_body
 from espmon.decode.formats import esp8266 as esp8266_format
 from espmon.decode.lines import DECODED, QUIET, TORN, clean, peel
-from espmon.decode.scan import Lexer, Token
+from espmon.decode.scan import Lexer, Token, source_code
 from espmon.events import (
     Address,
     Boot,
@@ -131,7 +131,7 @@ class Interpreter:
             self._fault("lines", error)
             return
         self.full = text
-        if "\r" in text or "\\n" in text:
+        if "\r" in text or ("\\n" in text and not source_code(text[: text.index("\\n")])):
             for part in text.replace("\\r\\n", "\r").replace("\\n", "\r" if text.count("\\n") > 2 else "\\n").split("\r"):
                 self._part(part)
         else:

@@ -30,6 +30,15 @@ class Spec:
     inside: bool = False
 
 
+# What stands before a string that a program prints: a call, its first arguments, the opening quote.
+_CALL = re.compile(r"\w\s?\((?:[\w\s,.&>*-]{0,40},\s?)?(?:F\(|PSTR\(|_F\(|L|u8|f|b|r)?[\"'](?:\\[rnt])*[^\"'\\]{0,24}$")
+
+
+def source_code(before: str) -> bool:
+    """True when `before` ends inside a string that is an argument of a call: what follows is said by no board."""
+    return _CALL.search(before[-120:]) is not None
+
+
 # As far as a token looks around itself: lines can be long, and full of tokens.
 _NEAR = 400
 _PUNCTUATION = " \t`*_'\"|.>-:#~"
@@ -69,6 +78,11 @@ class Token:
         """True when it stands in quotes of its own, as an element of a list or an argument: source code, no log."""
         quote = self.text[self.start - 1 : self.start]
         return quote in ("'", '"') and self.text[self.end : self.end + 1] == quote and self.text[self.end + 1 :].lstrip()[:1] in (",", ")", "]", ";")
+
+    @property
+    def in_code(self) -> bool:
+        """True when it stands in a string that a line of source code prints."""
+        return source_code(self.text[max(0, self.start - 120) : self.start])
 
     @property
     def rest(self) -> str:

@@ -95,6 +95,8 @@ def _tool(facts: Interpreter, token: Token, text: str) -> str | None:
 
 def host_error(facts: Interpreter, token: Token) -> None:
     """One failure text: the same message is stated once per stretch of text."""
+    if token.in_code or re.match(r"\W{0,2}(?:%[sdrx]|\{)|(?:\w{1,30}:\s+)?pass\b", token["text"]):
+        return  # the line of the tool's source that prints it
     text = " ".join(token["text"].split()).strip(" \"'`")
     text = re.sub(r"(?:\\r|\\n)+.*", "", text)
     why, remedies = causes.host_error(text)

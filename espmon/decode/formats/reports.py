@@ -175,7 +175,7 @@ def espurna_begin(dump: Dump, token: Token) -> str | None:
         return SPLIT
     dump.report = "arduino" if re.match(r"Crash(?:ed| ?#)", token.text[token.start :]) else "espurna"
     dump.chip = "esp8266"
-    dump.strong = True
+    dump.strong = token.leads
     return None
 
 
@@ -202,6 +202,7 @@ def espurna_sp(dump: Dump, token: Token) -> str | None:
 def _epc(dump: Dump, token: Token) -> str | None:
     if token["reg"].lower() in dump.registers:
         return SPLIT
+    dump.strong = True
     dump.registers[token["reg"].lower()] = int(token["v"], 16)
     return None
 
@@ -338,7 +339,9 @@ ESPHOME = Format(
 
 
 def tasmota_text(facts: Interpreter, token: Token) -> None:
-    """`"RestartReason":"Software reset CPU"`."""
+    """`"RestartReason":"Software reset CPU"`; a Zigbee coordinator's is not this chip's."""
+    if '"ZbState"' in token.text[max(0, token.start - 200) : token.start]:
+        return
     chip = facts.chip
     is_8266 = chip == "esp8266" or (chip is None and re.search(r"/System|Exception|Hardware Watchdog", token["text"]) is not None)
     facts.emit(Reset, token, source="tasmota", reset=resets.reason_text(token["text"], esp8266=is_8266))

@@ -178,6 +178,8 @@ def waiting_download(facts: Interpreter, token: Token) -> None:
 
 
 def _flash(facts: Interpreter, token: Token, message: str | None = None) -> None:
+    if token.in_code:
+        return
     message = " ".join((message or token.text[token.start : token.end]).split())
     meaning, remedies = causes.flash_error(message)
     facts.failure("flash-error: " + message, token)
