@@ -20,7 +20,7 @@ _PATTERN = re.compile(
     |b(?:oot(?::\ ?\**0x|\ mode|:\ ESP-IDF|\ verif|reason|able|\ reason|\ failed|\ signature|:\*)|ort(?:\(\)|\ called))
     |valid\ (?:head|ima|and)
     |w(?:aiting\ for|nout\ )
-    |_(?:send_comm|core_dump|exception:|main\.c|cal\[|sync\ f|open\ f|upload_m)
+    |_(?:send_comm|core_dump|exception:|main\.c|loader\.c|cal\[|sync\ f|open\ f|upload_m)
     |'(?:ed\ ?\(|t\ fi(?:nd|t\ in))
     |J(?:an\ |un\ |ul\ )
     |G(?:u|eneric\ Reset)
@@ -28,10 +28,10 @@ _PATTERN = re.compile(
     |P(?:ANIC|anic\ |ermissionE|yboard|ython\ v)
     |U(?:MP\ |T\ HERE|nable\ to\ c|ne\ erreur)
     |W(?:yst|DT\ (?:reset|@)|rite\ timeout|atchdog\ Reset)
-    |R(?:OM:|estart(?:Reason|\ info|\ [Rr]eason)|\ not\ in\ IRAM|eset\ [RrCc]|ebooting|eason\ of|EPL)
+    |R(?:OM:|om\ -?\d|estart(?:Reason|\ info|\ [Rr]eason)|\ not\ in\ IRAM|eset\ [RrCc]|ebooting|eason\ of|EPL)
     |F(?:atalE|ailed\ (?:to\ |uploading)|ileNot|ehler\ beim|alling\ back)
     |A(?:\ fatal|n\ error\ occ|T\ version|T\+GMR|ssertion\ ')
-    |E(?:rrno|rror(?:\ (?:while|during|[12])|\(\d|:\ (?:Please|Could))|XCEPTION!!|RROR\]:\ [AEHN]|r\ is\ een)|!!\ A\ panic|C(?:rash(?:ed)?\ (?:at\ \d|\#)|OM\d|annot\ conf|ouldn't|onnection\ lost)|Ocorreu|\xd1\x81\xd0\xba\xd0\xb5\xd1\x82\xd1\x87|\xe4\xb8\x8a\xe4\xbc\xa0|/dev/(?:tty|cu)|THONNY|MicroPython|D(?:evice\ is|uring\ Up)|Problem\ upl
+    |E(?:rrno|rror(?:\ (?:while|during|[12])|\(\d|:\ (?:Please|Could))|XCEPTION!!|RROR\]:\ [AEHN]|r\ is\ een)|!!\ A\ panic|C(?:rash(?:ed)?\ (?:at\ \d|\#|in\ b)|OM\d|annot\ conf|ouldn't|onnection\ lost)|Ocorreu|\xd1\x81\xd0\xba\xd0\xb5\xd1\x82\xd1\x87|\xe4\xb8\x8a\xe4\xbc\xa0|/dev/(?:tty|cu)|THONNY|MicroPython|D(?:evice\ is|uring\ Up)|Problem\ upl
     |N(?:LR\ jump|o\ (?:signature|module))|L(?:atest\ crash|ost\ conn)|K(?:\ version|\ failed|\\?")|T(?:rap\ \d|imed\ out\ wait|he\ device\ has)|MEPC|XC(?:VADDR|CAUSE)|\+CIPUP
     """,
     re.VERBOSE,

@@ -54,7 +54,7 @@ TOKENS = (
     Spec("host", r"(?P<text>Couldn't sync to ESP[^\n]{0,80}|(?:NetworkError: )?The device has been lost)", ("couldn't sync to esp", "the device has been lost")),
     Spec("host", r"(?P<text>Wrong boot mode detected \(0x[0-9a-fA-F]{1,2}\)![^\n]{0,120})", ("wrong boot mode detected (",)),
     Spec("host", r"(?<!\w)Error: (?P<text>Please specify `?upload_port`?[^\n]{0,120}|Could not automatically find serial port[^\n]{0,160})", ("error: please specify", "error: could not automatically")),
-    Spec("host", r"(?P<text>PROBLEM IN THONNY'S BACK-END[^\n]{0,200}|Lost connection to the device[^\n]{0,120}|(?<!\w)[Cc]onnection lost ?-- ?[^\n]{1,120})", ("thonny's back-end", "lost connection to the device", "onnection lost")),
+    Spec("host", r"(?P<text>PROBLEM IN THONNY'S BACK-END[^\n]{0,200}|thonny\.[\w.]{3,60}: Crash in backend|Lost connection to the device[^\n]{0,120}|(?<!\w)[Cc]onnection lost ?-- ?[^\n]{1,120})", ("thonny's back-end", "crash in backend", "lost connection to the device", "onnection lost")),
     Spec("host", r"(?P<text>mpremote: (?:failed to access|no device found|error)[^\n]{0,160})", ("mpremote: ",)),
     Spec("host", r"(?:\[ERROR\]|^): (?P<text>No response from device|No Answer|Authentication Failed|Host \S{1,60} Not Found|Error Uploading[^\n]{0,60})", (": no ", ": authentication failed", ": host ", ": error uploading")),
     Spec("host", r"(?P<text>(?:ModuleNotFoundError|ImportError): No module named '?(?:serial|esptool)\b'?|pyserial or esptool directories not found[^\n]{0,60})", ("no module named", "pyserial or esptool directories")),
