@@ -514,3 +514,21 @@ def test_host_tools_in_many_words(text: str) -> None:
     e = only(text + "\n", HostError)
     assert isinstance(e, HostError)
     assert e.causes
+
+
+def test_the_core_says_again_what_the_sdk_said() -> None:
+    again = "Exception (0):\nepc1=0x{} epc2=0x00000000 epc3=0x00000000 excvaddr=0x00000000 depc=0x00000000\n\n>>>stack>>>\n\nctx: sys\nsp: 3fffedb0 end: 3fffffb0 offset: 01a0\n3fffef50:  40000f49 3fffdab0 3fffdab0 40000f49  \n<<<stack<<<\n"
+    head = "Fatal exception 0(IllegalInstructionCause):\nepc1=0x4022ce74, epc2=0x00000000, epc3=0x00000000, excvaddr=0x00000000, depc=0x00000000\n\n"
+    c = crash(head + again.format("4022ce74"))
+    assert (c.framework, len(c.registers), len(code_words(c))) == ("arduino", 5, 2)
+    first, second = said(head + again.format("4022aaaa"))
+    assert isinstance(first, Crash)
+    assert isinstance(second, Crash)
+    assert (str(first.registers["epc1"]), str(second.registers["epc1"])) == ("0x4022ce74", "0x4022aaaa")
+
+
+def test_quotes_and_spaces_read_in_the_wrong_encoding() -> None:
+    c = crash("12:34:56.789 \u00e2\u2020\u2019 Panic main.cpp:12 setup: Assertion \u00e2\u20ac\u02dcx > 0\u00e2\u20ac\u2122 failed.\n")
+    assert (c.kind, c.location.function if c.location else None) == ("assert", "setup")
+    c = crash("Exception (28):\nepc1=0x40238030\u00c2\u00a0epc2=0x00000000\u00c2\u00a0epc3=0x00000000\u00c2\u00a0excvaddr=0x00000000\u00c2\u00a0depc=0x00000000\n")
+    assert len(c.registers) == 5

@@ -107,6 +107,9 @@ def exception(dump: Dump, token: Token) -> str | None:
     if dump.kind in ("watchdog", "stack-smashing") and number in (4, 5) and not dump.registers and not dump.stacks:
         dump.number, dump.name = number, causes.XTENSA.get(number or 0)
         return None
+    if dump.framework == "nonos-sdk" and dump.number == number and len(dump.registers) == 5 and not dump.stacks and "told" not in dump.marks:
+        dump.marks.add("told")  # the SDK has said it already; the core says it again, with its stack
+        return None
     loose = dump.kind == "exception" and dump.number is None and "loose" in dump.marks
     if dump.kind is not None and not loose:
         return SPLIT
@@ -127,7 +130,9 @@ def register(dump: Dump, token: Token) -> str | None:
     if token.rest.startswith(" in "):
         return None  # what PlatformIO's filter says of it
     if name == "epc1" and "epc1" in dump.registers:
-        return SPLIT
+        if "told" not in dump.marks or value != dump.registers["epc1"] or dump.framework != "nonos-sdk":
+            return SPLIT
+        dump.framework = "arduino"
     if name not in dump.registers:
         dump.registers[name] = value
     if token.leads:
