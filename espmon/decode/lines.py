@@ -18,6 +18,8 @@ _NOISE = re.compile("[\x00-\x08\x0e-\x1f\x7f\ufffd\u2bd1\u2bf8\ufeff\u200b]+")
 _TORN = re.compile(r"(?<=[0-9A-Za-z]) {20,}(?=[0-9A-Za-z])")
 _PUNCTUATION = str.maketrans({
     "\u2018": "'", "\u2019": "'", "\u00b4": "'", "\u201b": "'", "\u201c": '"', "\u201d": '"', "\u201e": '"',
+    # full-width forms, as input methods for Chinese and Japanese set them
+    "\uff08": "(", "\uff09": ")", "\uff0c": ",", "\uff1a": ":", "\uff1b": ";", "\uff1d": "=", "\u3000": " ",
     "\u2192": "->", "\u00a0": " ", "\u2013": "-", "\u2026": "...", "\t": " ",
 })  # fmt: skip
 # UTF-8 that some program took for Windows-1252: quotes, dashes, the arrow, the hard space, and the marks of unreadable bytes.

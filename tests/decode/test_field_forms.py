@@ -532,3 +532,15 @@ def test_quotes_and_spaces_read_in_the_wrong_encoding() -> None:
     assert (c.kind, c.location.function if c.location else None) == ("assert", "setup")
     c = crash("Exception (28):\nepc1=0x40238030\u00c2\u00a0epc2=0x00000000\u00c2\u00a0epc3=0x00000000\u00c2\u00a0excvaddr=0x00000000\u00c2\u00a0depc=0x00000000\n")
     assert len(c.registers) == 5
+
+
+def test_first_rtos_sdk() -> None:
+    c = crash("Fatal exception (28):\nepc1=0x401000e3\nepc2=0x00000000\nepc3=0x00000000\nepcvaddr=0x00011bb0\ndepc=0x00000000\nrtn_add=0x401003d4\n")
+    assert (str(c.registers["excvaddr"]), str(c.registers["rtn_add"]), c.complete) == ("0x00011bb0", "0x401003d4", True)
+
+
+def test_full_width_punctuation() -> None:
+    events = said("Fatal exception (28)\uff1a\nepc1=0x4025bfa6\uff0cepc2=0x00000000\uff0cepc3=0x00000000\uff0cexcvaddr=0x0000000f\uff0cdepc=0x00000000\nets Jan 8 2013\uff0crst cause\uff1a2\uff0cboot mode\uff1a\uff083\uff0c6\uff09\n")
+    assert [type(e) for e in events] == [Crash, Boot]
+    assert isinstance(events[0], Crash)
+    assert len(events[0].registers) == 5

@@ -37,7 +37,7 @@ TOKENS = (
     Spec("sming-bar", r"(?<!=)={40,90}(?!=)", ("========",), inside=True),
     Spec("sming-reg", rf"(?<!\w)(?P<reg>pc|sp|ps|sar|vpri|r(?:0\d|1[0-5]))(?:=|: )0x(?P<v>{_H8})(?![0-9a-fA-F:])(?:= {{0,10}}-?\d{{1,10}})?", ("pc=0x", "ps=0x", ": 0x"), inside=True),
     Spec("exception", r"(?<!atal )(?<!C\+\+ )(?i:e?x?ception)\s{0,2}\((?P<n>\d{1,3})\)\s*:?", ("ception",)),
-    Spec("epc", rf"(?P<reg>(?i:epc[1-7]|excvaddr|depc|excsave[1-7]))\s?=\s?(?:0x)?(?P<v>{_H8}){_STOP}", ("depc", "epc", "excsave", "excvaddr")),
+    Spec("epc", rf"(?P<reg>(?i:epc[1-7]|e[xp]cvaddr|depc|excsave[1-7])|rtn_add)\s?=\s?(?:0x)?(?P<v>{_H8}){_STOP}", ("depc", "epc", "excsave", "excvaddr", "rtn_add")),
     Spec("epc-damaged", rf"(?<=[0-9a-fA-F][, ])\s?(?P<reg>[^\s=,]{{2,9}})\s?=\s?0x(?P<v>{_H8}){_STOP}", ("=0x", "= 0x", "=\t0x")),
     Spec("soft-wdt", r"(?:S|s)?oft WDT reset(?: - deliberate infinite loop detected)?", ("oft wdt reset",)),
     Spec("hard-wdt", r"Hardware WDT reset", ("hardware wdt reset",)),
@@ -127,6 +127,8 @@ def exception(dump: Dump, token: Token) -> str | None:
 def register(dump: Dump, token: Token) -> str | None:
     """`epc1=0x…` and its neighbours."""
     name, value = token["reg"].lower(), int(token["v"], 16)
+    if name == "epcvaddr":
+        name = "excvaddr"  # how the first RTOS SDK spells it
     if token.rest.startswith(" in "):
         return None  # what PlatformIO's filter says of it
     if name == "epc1" and "epc1" in dump.registers:
