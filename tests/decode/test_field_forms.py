@@ -467,6 +467,9 @@ def test_arrow_of_forums() -> None:
         '            ESP_LOGE(TAG, "Failed to verify partition table signature.");\n',
         "        print('\\nA fatal error occurred: %s' % e)\n",
         "            except serial.SerialException:\n                pass  # the port closed\n",
+        "        except (OSError, serial.SerialException):\n            tries += 1\n",
+        'print(OSError(1, "msg").errno)\n',
+        "        # epc1=0xfffefefe epc2=0xfefefefe epc3=0xefefefef excvaddr=0xfefefefe depc=0xfefefefe\n",
         # sentences and tables about banners
         'When I look at the log I see "ets Jan  8 2013,rst cause:4, boot mode:(3,6)" all the time.\n',
         "erfolgt ueber 'machine.reset()'. Die CPU startet neu mit der meldung  'ets Jan  8 2013, rst cause:4, boot mode:(3,0) wdt reset '.\n",

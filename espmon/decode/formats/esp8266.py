@@ -233,6 +233,8 @@ def loose_register(dump: Dump, token: Token) -> str | None:
     """Registers whose header is lost or comes after them."""
     if token["reg"].lower() != "epc1" or dump.kind is not None or token.rest.startswith(" in "):
         return DROP
+    if token.text[: token.start].lstrip()[:2] in ("# ", "//"):
+        return DROP  # a comment that shows the form
     _begin(dump, "")
     dump.framework = "nonos-sdk" if token.text[token.end : token.end + 1] == "," else "arduino"
     dump.kind = "exception"

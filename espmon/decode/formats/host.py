@@ -49,7 +49,7 @@ TOKENS = (
     Spec("host", r"(?P<text>Failed to connect to (?:ESP|Esp)[^\n]{1,200})", ("failed to connect to e",)),
     Spec("host", r"(?P<text>device reports readiness to read but returned no data[^\n]{0,120})", ("device reports readiness to read but returned no data",)),
     Spec("host", r"(?P<text>(?:ClearCommError|GetOverlappedResult|WriteFile|ReadFile) failed \([^\n]{1,200})", (" failed (",)),
-    Spec("host", r"(?<!\w)(?P<text>(?:PermissionError|FileNotFoundError|WindowsError|OSError|BlockingIOError)\(\d{1,5}, [^\n]{1,200})", ("error(",)),
+    Spec("host", r"(?<![\w(])(?P<text>(?:PermissionError|FileNotFoundError|WindowsError|OSError|BlockingIOError)\(\d{1,5}, [^\n]{1,200})", ("error(",)),
     Spec("host", r"(?P<text>Cannot configure port, something went wrong[^\n]{0,250})", ("cannot configure port, ",)),
     Spec("host", r"(?P<text>Couldn't sync to ESP[^\n]{0,80}|(?:NetworkError: )?The device has been lost)", ("couldn't sync to esp", "the device has been lost")),
     Spec("host", r"(?P<text>Wrong boot mode detected \(0x[0-9a-fA-F]{1,2}\)![^\n]{0,120})", ("wrong boot mode detected (",)),
@@ -95,6 +95,8 @@ def _tool(facts: Interpreter, token: Token, text: str) -> str | None:
 
 def host_error(facts: Interpreter, token: Token) -> None:
     """One failure text: the same message is stated once per stretch of text."""
+    if re.search(r"\bexcept\s+\(?[\w., ]{0,80}$", token.text[max(0, token.start - 100) : token.start]):
+        return
     if token.in_code or re.match(r"\W{0,2}(?:%[sdrx]|\{)|(?:\w{1,30}:\s+)?pass\b", token["text"]):
         return  # the line of the tool's source that prints it
     text = " ".join(token["text"].split()).strip(" \"'`")
