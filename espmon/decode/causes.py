@@ -195,6 +195,10 @@ _WDT_8266 = (
     "Call yield() or delay(0) in every loop that can run for more than a few milliseconds.",
     "Don't wait inside callbacks and interrupt handlers: set a flag and work in loop().",
 )
+_WDT_EVENTS = (
+    "Don't stay in a callback, timer or task for seconds: do a part of the work and go on in the next call.",
+    "Keep interrupt handlers short: set a flag in them.",
+)
 _TASK_WDT = (
     "Give the task a delay(1) or vTaskDelay(1) in its loops, so that the idle task runs.",
     "Move long work out of callbacks (async_tcp, timers) into a task of its own.",
@@ -227,10 +231,12 @@ def explain(crash: Crash) -> tuple[str, tuple[str, ...]]:
     task = f" in task {crash.task}" if crash.task else ""
     number = crash.exception.number if crash.exception else None
     if kind == "watchdog":
-        if crash.chip == "esp8266":
+        if crash.chip == "esp8266" and crash.framework != "rtos-sdk":
             if "ardware" in message:
                 return "The hardware watchdog reset the chip: it hung for more than about six seconds, with interrupts off or the software watchdog disabled.", (*_WDT_8266, *_SUPPLY[:1])
             contexts = {s.context for s in crash.stacks}
+            if crash.framework in ("mongoose-os", "sming"):
+                return "The software watchdog stopped the program: it didn't come back to the SDK for seconds.", _WDT_EVENTS
             if contexts == {"sys"}:
                 return "The software watchdog stopped the program: a callback or interrupt handler ran for more than about 3.2 seconds.", (_WDT_8266[1], _WDT_8266[0])
             return "The software watchdog stopped the program: it ran for more than about 3.2 seconds without yield().", _WDT_8266
@@ -247,6 +253,11 @@ def explain(crash: Crash) -> tuple[str, tuple[str, ...]]:
             "Check the sizes of local arrays and of what is copied into them (strcpy, sprintf, memcpy).",
         )
     if kind == "stack-overflow":
+        if crash.chip == "esp8266" and crash.framework == "arduino":
+            # Both stacks have a fixed size there: 4 kB for setup() and loop(), about 6 kB for BearSSL.
+            if any(s.context == "bearssl" for s in crash.stacks):
+                return "The stack that BearSSL uses for TLS overflowed.", ("Use smaller keys: a certificate with an EC key needs less stack than an RSA one.", _STACK[1])
+            return "The stack of setup() and loop() (4 kB) overflowed.", (_STACK[1],)
         return f"The stack{task} overflowed.", _STACK
     if kind == "heap-corruption":
         return "The heap's own bookkeeping was overwritten, some time before it was noticed here.", _HEAP
@@ -292,6 +303,11 @@ def explain(crash: Crash) -> tuple[str, tuple[str, ...]]:
             )
         return f"The core stopped the program by a check of its own{where}.", (
             "Read the function and condition in the message.",
+        )
+    if kind == "panic" and crash.framework == "micropython":
+        return "MicroPython couldn't handle an error any more, so it stopped.", (
+            "Look at the traceback before it. Erase the flash and write the firmware again if it stops at every start: the file system is damaged.",
+            "Save memory: gc.collect(), smaller modules, code compiled with mpy-cross.",
         )
     if number is not None:
         riscv = "mepc" in crash.registers or ((crash.exception is not None and crash.exception.name) or "").lower() in RISCV_REASONS
@@ -423,17 +439,47 @@ DOWNLOAD = (
 _PORT = "Another program may own the port: close other monitors, IDEs and slicers."
 HOST: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     (
-        r"PermissionError|Access is denied|Permission denied|Errno 13",
+        r"No module named|esptool directories not found",
+        ("The Python that the tool runs in lacks pyserial or esptool.",),
+        ("Install it there: python -m pip install esptool.", "Install the board package of the IDE again."),
+    ),
+    (
+        r"busy or doesn't exist",
+        ("Another program holds the port.", "The port doesn't exist: board unplugged, other name, or no driver."),
+        (_PORT, "Unplug and plug in the board and see which port appears."),
+    ),
+    (
+        r"REPL|raw repl|[Dd]evice is busy or does not|find the device|Pyboard",
+        ("The board doesn't answer with a prompt: a program runs on it, or it holds no MicroPython.", "Another program reads from the port."),
+        ("Press Ctrl-C, or reset the board, and try again.", "Flash MicroPython for this board (ESP8266 with flash mode dio or dout).", _PORT),
+    ),
+    (
+        r"semaphore|does not recogni[sz]e the command|no funciona|Errno 71|configure port|ClearCommError|GetOverlapped|has been lost|Input/output|not functioning|is not configured|Device not configured|Lost connection|onnection lost|returned no data",
+        ("The USB adapter or its driver stopped answering, or the board was unplugged.",),
+        ("Unplug the board and plug it in again, at another USB port and with another cable.", "Install the driver of the USB chip (CP210x, CH340), an older one for copies of it.", _PORT),
+    ),
+    (
+        r"MD5|not match data",
+        ("What was read back isn't what was written: the flash, its mode or the supply.",),
+        ("Write again with flash mode dio (dout on ESP8285) and the right flash size.", *_SUPPLY),
+    ),
+    (
+        r"This chip is|Wrong --chip",
+        ("Another chip is connected than the one that was chosen.",),
+        ("Choose the board or --chip that the message names.",),
+    ),
+    (
+        r"PermissionError|(?i:access (?:is )?denied)|Permission denied|Errno 13|denegado|verweigert|refusé|negato|negado|geweigerd|Отказано|отказано|拒绝|拒否",
         ("Another program holds the port.", "The user may not open it (Linux: group dialout or uucp)."),
         (_PORT, "On Linux: sudo usermod -aG dialout $USER, then log in again."),
     ),
     (
-        r"FileNotFound|Errno 2\b|could not find|cannot find|No such file",
+        r"FileNotFound|Errno 2\b|could not find|cannot find|No such file|[Nn]ot (?:available|found)|doesn't exist|upload_port|automatically find|no device found|Error\(2,|no (?:está disponible|se encuentra|existe)|encontrad|nicht (?:gefunden|verfügbar|vorhanden)|introuvable|pas disponible|non (?:trovat|disponibile)|não (?:está|existe)|niet (?:gevonden|beschikbaar)|не найден|не существует|недоступ|未找到|找不到|不可用|不存在",
         ("The port doesn't exist: board unplugged, other name, or no driver.",),
         ("Unplug and plug in the board and see which port appears.", "Use a USB cable with data wires.", "Install the driver of the USB chip (CP210x, CH340)."),
     ),
     (
-        r"busy|Errno 16|in use",
+        r"busy|Errno 1[16]|in use|ocupad|belegt|occup|bezet|занят|占用",
         ("Another program holds the port.",),
         (_PORT, "On Linux, ModemManager and brltty open new ports: stop or remove them."),
     ),
@@ -448,7 +494,7 @@ HOST: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
         ("Hold BOOT/FLASH while it resets.", "Use a lower rate (115200).", "Check the ground connection and the supply."),
     ),
     (
-        r"Timed out|No serial data|sync|connect to ESP|connect to Esp|REPL|find the device|mem failed|[Tt]imeout",
+        r"Timed out|No serial data|sync|connect to ESP|connect to Esp|mem failed|espcomm_|[Tt]imeout",
         (
             "GPIO0 wasn't low at reset, so the chip didn't enter its boot loader.",
             "TX and RX are swapped, or not connected.",
@@ -460,6 +506,16 @@ HOST: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
             _PORT,
             "Use a lower rate (115200).",
         ),
+    ),
+    (
+        r"open|access|abrir|ouvrir|öffnen|открыти|lock",
+        ("Another program holds the port.", "The port doesn't exist: board unplugged, other name, or no driver."),
+        (_PORT, "Unplug and plug in the board and see which port appears.", "Install the driver of the USB chip (CP210x, CH340)."),
+    ),
+    (
+        r"uploading|\[upload|transfert du croquis|Hochladen|enviaba|enquanto|caricamento|uploaden|загрузк|上传|\[erase|\[program",
+        ("The upload failed; the lines before it say why.",),
+        ("Hold BOOT/FLASH (GPIO0 to GND) while the board resets.", _PORT, "Use a lower rate (115200)."),
     ),
     (
         r"",

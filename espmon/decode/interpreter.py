@@ -5,6 +5,7 @@ The interpreter sees the lines that may matter, in order; the decoder skips the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +15,7 @@ from espmon.decode.dump import Dump, to_crash, to_reset
 from espmon.decode.formats import DROP, END, FORMATS, IDLE, SPLIT, Format, Rule, idf_body
 from espmon.decode.formats import esp8266 as esp8266_format
 from espmon.decode.lines import DECODED, QUIET, TORN, clean, peel
-from espmon.decode.scan import Lexer, Token
+from espmon.decode.scan import Lexer, Token, source_code
 from espmon.events import (
     Address,
     Boot,
@@ -40,6 +41,7 @@ _HEALTHY_LINES = 400
 _HEALTHY_SECONDS = 120.0
 _MAX_SEEN = 256
 _CARRY = 160
+_TORN_ROW = re.compile(r"(?<!\w)[0-9a-fA-F]{8}:(?:\s{1,3}[0-9a-fA-F]{8}){0,3}\s*$")
 _CORE_DUMP_FOREIGN = 4
 
 _ENDED = "ended"
@@ -55,6 +57,7 @@ for _format in FORMATS:
     for _kind, _action in _format.facts.items():
         _FACTS[_kind] = (_format, _action)
 _INSIDE = frozenset(spec.kind for fmt in FORMATS for spec in fmt.tokens if spec.inside)
+_INSIDE_OF = {fmt.name: frozenset(kind for _, kind in fmt.table if kind in _INSIDE) for fmt in FORMATS}
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/= ")
 
 
@@ -129,7 +132,7 @@ class Interpreter:
             self._fault("lines", error)
             return
         self.full = text
-        if "\r" in text or "\\n" in text:
+        if "\r" in text or ("\\n" in text and not source_code(text[: text.index("\\n")])):
             for part in text.replace("\\r\\n", "\r").replace("\\n", "\r" if text.count("\\n") > 2 else "\\n").split("\r"):
                 self._part(part)
         else:
@@ -214,9 +217,15 @@ class Interpreter:
         """The tokens of a line; with what a wrapped line before it left over put in front, when that makes one whole."""
         if self._carry:
             carry, self._carry = self._carry, ""
-            joined = self._scan(carry + text)
-            if joined and joined[0].start < len(carry) < joined[0].end:
-                return carry + text, joined
+            wholes = [carry + text]
+            if text[:1].isspace() and carry[-1:].isalnum():
+                wholes.append(carry + text.lstrip())  # wrapped first, indented later
+            if _TORN_ROW.search(carry):
+                wholes.append(f"{carry.rstrip()} {text.lstrip()}")  # a paragraph: the newline took the place of a space
+            for whole in wholes:
+                joined = self._scan(whole)
+                if joined and joined[0].start < len(carry) < joined[0].end:
+                    return whole, joined
             alone = self._scan(text)
             # Torn twice: the three parts may still make a whole.
             return (text if alone else carry + text), alone
@@ -225,9 +234,14 @@ class Interpreter:
     def _scan(self, text: str) -> list[Token]:
         """The tokens of a line that mean something here."""
         tokens = _LEXER.scan(text, self._line)
-        if any(t.kind in _INSIDE for t in tokens):
+        found = {t.kind for t in tokens}
+        if found & _INSIDE:
             dump = self._dump
-            tokens = [t for t in tokens if t.kind not in _INSIDE or (dump is not None and (dump.state, t.kind) in dump.format.table)]
+            mine = frozenset() if dump is None else frozenset(k for k in _INSIDE_OF[dump.format.name] if (dump.state, k) in dump.format.table)
+            # A dump that begins in this very line (newlines were lost) brings its own.
+            begun = frozenset().union(*(_INSIDE_OF[fmt.name] for kind in found for fmt, _ in _STARTERS.get(kind, ())))
+            if not found & _INSIDE <= mine | begun:
+                tokens = _LEXER.scan(text, self._line, _INSIDE - mine - begun)  # they may have hidden others
         return tokens
 
     def _token(self, token: Token) -> bool:
@@ -352,6 +366,8 @@ class Interpreter:
                     dump.chip = "esp8266"
             else:
                 dump.chip = known
+        if dump.chip is None and 0x40100000 <= dump.registers.get("a0", 0) < 0x40300000 and 0x40100000 <= dump.registers.get("pc", 0) < 0x40300000:
+            dump.chip = "esp8266"  # no register windows: its return addresses are plain ones
         if dump.chip is None and dump.framework == "esp-idf":
             pcs = [pc for frames in dump.backtraces for pc, _ in frames] + [v for k, v in dump.registers.items() if k == "pc"]
             sps = [sp for frames in dump.backtraces for _, sp in frames if sp is not None]

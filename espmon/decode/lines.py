@@ -18,8 +18,16 @@ _NOISE = re.compile("[\x00-\x08\x0e-\x1f\x7f\ufffd\u2bd1\u2bf8\ufeff\u200b]+")
 _TORN = re.compile(r"(?<=[0-9A-Za-z]) {20,}(?=[0-9A-Za-z])")
 _PUNCTUATION = str.maketrans({
     "\u2018": "'", "\u2019": "'", "\u00b4": "'", "\u201b": "'", "\u201c": '"', "\u201d": '"', "\u201e": '"',
-    "\u00a0": " ", "\u2013": "-", "\u2026": "...", "\t": " ",
+    # full-width forms, as input methods for Chinese and Japanese set them
+    "\uff08": "(", "\uff09": ")", "\uff0c": ",", "\uff1a": ":", "\uff1b": ";", "\uff1d": "=", "\u3000": " ",
+    "\u2192": "->", "\u00a0": " ", "\u2013": "-", "\u2026": "...", "\t": " ",
 })  # fmt: skip
+# UTF-8 that some program took for Windows-1252: quotes, dashes, the arrow, the hard space, and the marks of unreadable bytes.
+_MOJIBAKE = {
+    "\u00e2\u20ac\u2122": "'", "\u00e2\u20ac\u02dc": "'", "\u00e2\u20ac\u0153": '"', "\u00e2\u20ac\u009d": '"', "\u00e2\u20ac\ufffd": '"',
+    "\u00e2\u20ac\u201c": "-", "\u00e2\u20ac\u201d": "-", "\u00e2\u20ac\u00a6": "...", "\u00e2\u2020\u2019": "->", "\u00c2\u00a0": " ", "\u00ef\u00bf\u00bd": "", "\u00e2\u00b8\u00ae": "",
+}  # fmt: skip
+_MOJIBAKES = re.compile("|".join(map(re.escape, _MOJIBAKE)))
 _ENTITIES = {"&gt;": ">", "&lt;": "<", "&amp;": "&", "&quot;": '"', "&#39;": "'", "&nbsp;": " "}
 _ENTITY = re.compile("|".join(_ENTITIES))
 _MARKDOWN_ESCAPE = re.compile(r"\\([>_*()\[\]<#`\"])")
@@ -30,6 +38,8 @@ def clean(raw: bytes) -> str:
     """`raw` (one line without its newline) as text, without escapes, noise and edited punctuation."""
     text = raw.decode("utf-8", "replace")
     if not text.isprintable() or not text.isascii():
+        if "\u00e2" in text or "\u00c2" in text or "\u00ef" in text:
+            text = _MOJIBAKES.sub(lambda m: _MOJIBAKE[m[0]], text)
         text = text.translate(_PUNCTUATION)
         text = _ANSI.sub("", text)
         text = _NOISE.sub("", text)

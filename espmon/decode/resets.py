@@ -42,10 +42,10 @@ _MODE_8266 = {
 }
 
 
-def boot_mode_8266(x: int, y: int) -> BootMode:
+def boot_mode_8266(x: int, y: int | None) -> BootMode:
     """`boot mode:(X,Y)`: only the three strapping pins in X matter; Y is SD_SEL and flash timing."""
     name, meaning, download = _MODE_8266.get(x & 7, ("sdio", "SDIO boot: GPIO15 is high, the ROM waits for a host", False))
-    return BootMode(raw=f"{x},{y}", name=name, meaning=meaning, download=download)
+    return BootMode(raw=f"{x},{'?' if y is None else y}", name=name, meaning=meaning, download=download)
 
 
 # --- NonOS SDK `rst_info.reason`, also what Arduino, Tasmota, ESPHome and NodeMCU report ---------------------------

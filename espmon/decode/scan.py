@@ -30,6 +30,15 @@ class Spec:
     inside: bool = False
 
 
+# What stands before a string that a program prints: a call, its first arguments, the opening quote.
+_CALL = re.compile(r"\w\s?\((?:[\w\s,.&>*-]{0,40},\s?)?(?:F\(|PSTR\(|_F\(|L|u8|f|b|r)?[\"'](?:\\[rnt])*[^\"'\\]{0,24}$")
+
+
+def source_code(before: str) -> bool:
+    """True when `before` ends inside a string that is an argument of a call: what follows is said by no board."""
+    return _CALL.search(before[-120:]) is not None
+
+
 # As far as a token looks around itself: lines can be long, and full of tokens.
 _NEAR = 400
 _PUNCTUATION = " \t`*_'\"|.>-:#~"
@@ -63,6 +72,17 @@ class Token:
             return False
         before = self.text[: self.start].lstrip(_PUNCTUATION)
         return len(before) <= 3 and " " not in before
+
+    @property
+    def listed(self) -> bool:
+        """True when it stands in quotes of its own, as an element of a list or an argument: source code, no log."""
+        quote = self.text[self.start - 1 : self.start]
+        return quote in ("'", '"') and self.text[self.end : self.end + 1] == quote and self.text[self.end + 1 :].lstrip()[:1] in (",", ")", "]", ";")
+
+    @property
+    def in_code(self) -> bool:
+        """True when it stands in a string that a line of source code prints."""
+        return source_code(self.text[max(0, self.start - 120) : self.start])
 
     @property
     def rest(self) -> str:
@@ -110,10 +130,10 @@ class Lexer:
             (key, [(hint, tuple(by_hint[hint])) for hint in hints]) for key, hints in _by_common_part(by_hint).items()
         ]
 
-    def scan(self, text: str, line: int) -> list[Token]:
-        """The tokens of `text`, left to right, not overlapping."""
+    def scan(self, text: str, line: int, without: frozenset[str] = frozenset()) -> list[Token]:
+        """The tokens of `text`, left to right, not overlapping; those of the kinds `without` don't count as any."""
         for kind, whole in self._rows:
-            m = whole(text)
+            m = whole(text) if kind not in without else None
             if m is not None:
                 return [Token(kind, m.groupdict(), text, 0, len(text), line)]
         low = text.lower()
@@ -121,7 +141,7 @@ class Lexer:
         search = self._search
         ahead = []
         for i in self._always.union(*hit) if hit else self._always:
-            m = search[i](text)
+            m = search[i](text) if self._kinds[i] not in without else None
             if m is not None:
                 ahead.append((m.start(), i, m))
         tokens: list[Token] = []

@@ -16,28 +16,28 @@ from typing import Final
 
 _PATTERN = re.compile(
     rb"""
-    x(?:cep(?:ti|\S\Son)|cvaddr|(?<=[:=]0x)(?:(?<=rst:0x)|(?<=epc[13]=0x)))
-    |k(?:>>>|<<<|\ stack\ \[|&gt;|\ smash|\ overflow|\ memory|\ watchdog|trace)
+    x(?:cep(?:ti|\S\Son)|cvaddr|:\ (?:cont|sys|bearssl)|(?<=[:=]0x)(?:(?<=rst:0x)|(?<=epc[13]=0x)))
+    |k(?:>>>|<<<|\ stack\ \[|&gt;|\ smash|\ canary|\ overflow|\ memory|\ watchdog|trace)
     |b(?:oot(?::\ ?\**0x|\ mode|:\ ESP-IDF|\ verif|reason|able|\ reason|\ failed|\ signature|:\*)|ort(?:\(\)|\ called))
     |valid\ (?:head|ima|and)
     |w(?:aiting\ for|nout\ )
-    |_(?:core_dump|exception:|main\.c|cal\[|sync\ f|open\ f|upload_m)
+    |_(?:send_comm|core_dump|exception:|main\.c|loader\.c|cal\[|sync\ f|open\ f|upload_m)
     |'(?:ed\ ?\(|t\ fi(?:nd|t\ in))
     |J(?:an\ |un\ |ul\ )
     |G(?:u|eneric\ Reset)
-    |H(?:A-?256|EAP:|\ DETECTED)
+    |H(?:A-?256|EAP:|\ DETECTED|ochladen|a\ ocurr)
     |P(?:ANIC|anic\ |ermissionE|yboard|ython\ v)
-    |U(?:MP\ |T\ HERE|nable\ to\ c)
-    |W(?:DT\ reset|rite\ timeout)
-    |R(?:OM:|estartReason|\ not\ in\ IRAM|eset\ [RrCc]|ebooting|eason\ of|EPL)
-    |F(?:atalE|ailed\ (?:to\ |uploading)|ileNot|alling\ back)
-    |A(?:\ fatal|T\ version|T\+GMR)
-    |E(?:rrno|rror\ (?:while|[12]))|!!\ A\ panic|Crash\ at\ \d
-    |N(?:LR\ jump|o\ signature)|Latest\ crash|K(?:\ version|\ failed|\\?")|Trap\ \d|MEPC|XC(?:VADDR|CAUSE)|\+CIPUP
+    |U(?:MP\ |T\ HERE|nable\ to\ c|ne\ erreur)
+    |W(?:yst|DT\ (?:reset|@)|rite\ timeout|atchdog\ Reset)
+    |R(?:OM:|om\ -?\d|estart(?:Reason|\ info|\ [Rr]eason)|\ not\ in\ IRAM|eset\ [RrCc]|ebooting|eason\ of|EPL)
+    |F(?:atalE|ailed\ (?:to\ |uploading)|ileNot|ehler\ beim|alling\ back)
+    |A(?:\ fatal|n\ error\ occ|T\ version|T\+GMR|ssertion\ ')
+    |E(?:rrno|rror(?:\ (?:while|during|[12])|\(\d|:\ (?:Please|Could))|XCEPTION!!|RROR\]:\ [AEHN]|r\ is\ een)|!!\ A\ panic|C(?:rash(?:ed)?\ (?:at\ \d|\#|in\ b)|OM\d|annot\ conf|ouldn't|onnection\ lost)|Ocorreu|\xd1\x81\xd0\xba\xd0\xb5\xd1\x82\xd1\x87|\xe4\xb8\x8a\xe4\xbc\xa0|/dev/(?:tty|cu)|THONNY|MicroPython|D(?:evice\ is|uring\ Up)|Problem\ upl
+    |N(?:LR\ jump|o\ (?:signature|module))|L(?:atest\ crash|ost\ conn)|K(?:\ version|\ failed|\\?")|T(?:rap\ \d|imed\ out\ wait|he\ device\ has)|MEPC|XC(?:VADDR|CAUSE)|\+CIPUP
     """,
     re.VERBOSE,
 )
-_WORDS: Final = (b"assert", b"terminate called", b"register dump")
+_WORDS: Final = (b"assert", b"terminate called", b"register dump", b"raw repl", b"mpremote")
 
 _search = _PATTERN.search
 

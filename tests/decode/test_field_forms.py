@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from espmon.decode import Decoder
-from espmon.events import Crash, Event, FlashError, HostError, Reset, Text
+from espmon.events import Boot, Crash, Event, FlashError, HostError, Reset, Text
 
 
 def said(text: str, *, step: int | None = None) -> list[Event]:
@@ -310,3 +310,240 @@ def test_build_tools_say_that_an_upload_failed() -> None:
     assert [type(e) for e in said("StopIteration\n*** [upload] Error 1\n")] == [HostError]
     assert [type(e) for e in said("Failed uploading: uploading error: exit status 2\n")] == [HostError]
     assert said("make: *** [all] Error 2\n") == []
+
+
+def only(text: str, kind: type[Event] = Reset) -> Event:
+    """The only event of `text`, however it is cut."""
+    events = said(text)
+    assert events == said(text, step=1)
+    assert [type(e) for e in events] == [kind], events
+    return events[0]
+
+
+def code_words(c: Crash | Reset) -> list[str]:
+    return [str(w) for s in c.stacks for w in s.code_words]
+
+
+def test_esp_open_rtos_registers_and_stack() -> None:
+    c = crash(
+        "Fatal exception (29): \nepc1=0x40208dd0\nepc2=0x00000000\nepc3=0x40227b3c\nexcvaddr=0x00000000\ndepc=0x00000000\nexcsave1=0x40208dd0\nRegisters:\n"
+        "a0 40208dd0 a1 3fff5760 a2  3fffc820 a3  00000000\na12 3fffc820 a13 00000021 SAR 0000001e\n\nStack: SP=0x3fff5760\n"
+        "0x3fff5760: 00ff0000 ff000000 3fff1514 40229b48\n0x3fff5770: 3fff58f0 3fff58f4 00000021 4020903f\n\nFree Heap: 1832\n_heap_start 0x3fff1470 brk 0x3ffff9b8\n"
+    )
+    assert (c.framework, c.complete, len(c.registers)) == ("esp-open-rtos", True, 13)
+    assert (str(c.registers["a13"]), str(c.registers["sar"]), str(c.stacks[0].sp)) == ("0x00000021", "0x0000001e", "0x3fff5760")
+    assert code_words(c) == ["0x40229b48", "0x4020903f"]
+    c = crash("abort() invoked at 0x40212345.\n\nStack: SP=0x3fff5760\n0x3fff5760: 00ff0000 ff000000 3fff1514 40229b48\n\nFree Heap: 1832\n")
+    assert (c.kind, str(c.registers["pc"]), code_words(c)) == ("abort", "0x40212345", ["0x40229b48"])
+
+
+@pytest.mark.parametrize(
+    ("head", "kind", "number"),
+    [("Exception 28 @ 0x40228c88, vaddr 0x00000004", "exception", 28), ("SW WDT @ 0x40228c88", "watchdog", None), ("abort() @ 0x40228c88", "abort", None)],
+)
+def test_mongoose_os(head: str, kind: str, number: int | None) -> None:
+    c = crash(f"{head}\n A0: 0x40228c80  A1: 0x3ffffd50  A2: 0x00000000  A3: 0x3fff0000\nA12: 0x00000000 A13: 0x3ffffd50 A14: 0x00000000 A15: 0x3fff0001\n\n(exc SP: 0x3ffffbe0)\n")
+    assert (c.kind, c.exception.number if c.exception else None, c.complete) == (kind, number, True)
+    assert {str(c.registers[k]) for k in ("pc", "a0", "a15")} == {"0x40228c88", "0x40228c80", "0x3fff0001"}
+
+
+def test_start_up_reports_of_mongoose_os_and_esp_link() -> None:
+    first, second = said("esp_exc.c:236  Reset cause: 2 (exception)\nesp_exc.c:240  Exc info: cause=28 epc1=0x40228c88 epc2=0x00000000 epc3=0x00000000 vaddr=0x00000004 depc=0x00000000\n")
+    assert isinstance(first, Reset)
+    assert isinstance(second, Reset)
+    assert first.source == second.source == "mongoose-os"
+    assert second.exception is not None
+    assert (second.exception.number, str(second.registers["excvaddr"])) == (28, "0x00000004")
+    assert len(said("Reset cause: 2=exception\nexccause=28 epc1=0x40228c88 epc2=0x0 epc3=0x0 excvaddr=0x4 depc=0x0\n")) == 2
+    assert len(said("Reset cause: 0=normal\nexccause=0 epc1=0x0 epc2=0x0 epc3=0x0 excvaddr=0x0 depc=0x0\n")) == 1
+
+
+def test_riot() -> None:
+    c = crash("EXCEPTION!! exccause=28 (LoadProhibitedCause) @4020e6f5 excvaddr=00000000\nprocesses:\n 1 | sys_evt | bl mutex _ | 4 |\n\nregister set\npc      : 40281234\tps      : 00060430\na0      : 4020e6f5\ta1      : 3ffb0000\n")
+    assert c.exception is not None
+    assert (c.framework, c.exception.number, str(c.registers["pc"]), str(c.registers["a0"])) == ("riot", 28, "0x40281234", "0x4020e6f5")
+
+
+SMING_BARS = "\nStack dump:\nTo decode the stack dump call from command line:\n   make decode-stacktrace\nand copy & paste the text enclosed in '===='.\n\n" + "=" * 64 + "\n3ffffe20:  40223456 3fff1098 00000000 40100123 <\n\n" + "=" * 64 + "\nTo decode the stack dump call from command line:\n"
+
+
+def test_sming_restarts() -> None:
+    c = crash("***** Exception Reset (28):\nepc1=0x40223456 epc2=0x00000000 epc3=0x00000000 excvaddr=0x00000004 depc=0x00000000\n" + SMING_BARS)
+    assert c.exception is not None
+    assert (c.framework, c.exception.number, len(c.registers), c.complete, code_words(c)) == ("sming", 28, 5, True, ["0x40223456", "0x40100123"])
+    c = crash("***** Software Watchdog Reset\n" + SMING_BARS)
+    assert (c.framework, c.kind, c.complete, len(code_words(c))) == ("sming", "watchdog", True, 2)
+    c = crash("***** Fatal exception 28 (LoadProhibited) pc=0x4021c016 sp=0x3ffffa70 excvaddr=0x00000004 ps=0x00000030 r00: 0x4021c013=1075953683\n")
+    assert len(c.registers) == 5
+
+
+def test_stack_of_the_mesh_example() -> None:
+    c = crash("Fatal exception 29(StoreProhibitedCause):\nepc1=0x4000e1c3, epc2=0x00000000, epc3=0x00000000, excvaddr=0x00000018, depc=0x00000000\nstack sp is 3ffffe20\n*** stack dump start ***\nPC = 0x4000e1c3\n3ffffe20: 4027ca60 3fff1098 \\0x053ffffe30: 70636920 4025a20b \\0x053ffffe40: 00000006 60000600 \\0x05\n")
+    assert (str(c.stacks[0].sp), c.stacks[0].lines, code_words(c)) == ("0x3ffffe20", 3, ["0x4027ca60", "0x4025a20b"])
+
+
+def test_rtos_sdk_says_canary_without_a_header() -> None:
+    c = crash("Stack canary watchpoint triggered (main)\n\nBacktrace: 0x401013b4:0x3ffedf00 0x40227a43:0x3ffedf00 \n")
+    assert (c.kind, c.task, len(c.backtraces[0])) == ("stack-overflow", "main", 2)
+
+
+def test_micropython_stops() -> None:
+    assert crash("OSError: 5\nNLR jump failed\n").framework == "micropython"
+    c = crash("Assertion 'x > 0' failed, at file ../../py/gc.c:123\n")
+    assert c.location is not None
+    assert (c.kind, c.location.line) == ("assert", 123)
+    assert said("prog: Assertion 'x > 0' failed, at file gc.c:123, aborting the build\n") == []
+
+
+SAVED = "epc1=0x40107001 epc2=0x00000000 epc3=0x00000000 excvaddr=0x00000004 depc=0x00000000\n>>>stack>>>\n3ffefbf0: 00000000 00000000 3ffeebd0 40201f60 \n<<<stack<<<\n"
+
+
+def test_crashes_that_a_program_saved() -> None:
+    events = said("Crash information recovered from EEPROM\nCrash # 1 at 3792 ms\nReason of restart: 2\nException cause: 28\n" + SAVED + "Crash # 2 at 122449 ms\nReason of restart: 3\nException cause: 4\n" + SAVED)
+    assert [type(e) for e in events] == [Reset, Reset]
+    for e, number, code in zip(events, (28, 4), (2, 3), strict=True):
+        assert isinstance(e, Reset)
+        assert e.exception is not None
+        assert e.reset is not None
+        assert (e.exception.number, e.reset.code, len(e.registers), code_words(e)) == (number, code, 5, ["0x40201f60"])
+    e = only("--- BEGIN of crash file ---\nCrashed at 33535 ms\nRestart reason: 2\nException cause: 28\n" + SAVED)
+    assert isinstance(e, Reset)
+    assert len(e.registers) == 5
+    assert said("It is documented as `Crash # 1 at 65772 ms`, with its number and time.\n") == []
+
+
+def test_saved_crash_that_was_sent_in_a_url() -> None:
+    e = only("2016-05-25 19:38:00 Fatal exception:4 flag:3 (SOFT_WDT) epc1:0x4000bf80 epc2:0x00000000 epc3:0x00000000 excvaddr:0x00000000 depc:0x00000000ctx%3A+sys+%0A+sp%3A+3fff3d20+end%3A+3fffffb0+offset%3A+01b0%0A+++%0A+3fff3d20%3A++3ffe92a4+000004d5+000004d5+4020e6fd++%0A3fff3d30%3A++3ffe8ca4+00000001+3fff1618+4020e7e8++%0A\n")
+    assert isinstance(e, Reset)
+    assert e.exception is not None
+    assert (e.exception.number, len(e.registers), code_words(e)) == (4, 5, ["0x4020e6fd", "0x4020e7e8"])
+
+
+def test_espruino_restart_info() -> None:
+    for reason, number in (("2=exception", 28), ("6=reset pin", None)):
+        e = only(f"   290> *** Espruino esp8266 booting\n   291> Restart info:\n   291>   reason:   {reason}\n   291>   exccause: 28\n   292>   epc1:     4020a5d4\n   294>   epc2:     0\n   296>   epc3:     0\n   298>   excvaddr: 1bb\n   300>   depc: 0\n")
+        assert isinstance(e, Reset)
+        assert e.reset is not None
+        assert (e.source, e.reset.code, e.exception.number if e.exception else None) == ("espruino", int(reason[0]), number)
+        assert str(e.registers["excvaddr"]) == "0x000001bb"
+
+
+def test_first_call_chain_of_tasmota() -> None:
+    e = only('15:34:36 MQT: stat/STATUS12 = {"StatusSTK":{"call_chain":["40101440","401016cb"]}}\n')
+    assert isinstance(e, Reset)
+    assert [str(f.pc) for b in e.backtraces for f in b] == ["0x40101440", "0x401016cb"]
+    assert said('RSL: RESULT = {"ZbState":{"Status":1,"Message":"CC2530 booted","RestartReason":"Watchdog","MajorRel":2}}\n') == []
+
+
+def test_rows_wrapped_as_a_paragraph() -> None:
+    c = crash(">>>stack>>> 3ffefd20: 3fffdad0 0000000c 3ffeed48 3ffeed6c 3ffefd30:\n3fffdad0 3ffe83d5 3fff06fc 402023c0 3ffefd40: 3ffe8300 feefeffe 3ffeed48\n402035d4 3ffefd50: feefeffe feefeffe 3ffeed48 402023e2 <<<stack<<<\n")
+    assert (c.stacks[0].lines, code_words(c), c.complete) == (4, ["0x402023c0", "0x402035d4", "0x402023e2"], True)
+
+
+def test_stack_that_lost_its_mark() -> None:
+    c = crash("ctx: cont\nsp: 3ffffe00 end: 3fffffc0 offset: 0190\n3fffff90:  3fffdad0 00000000 3ffee304 40201049\n<<<stack<<<\n")
+    assert (c.stacks[0].context, c.stacks[0].offset, code_words(c)) == ("cont", 0x190, ["0x40201049"])
+    assert said("ctx: cont\nsp: 3ffffe00 end: 3fffffc0 offset: 0190\nand that is all\n") == []
+
+
+def test_banner_without_its_boot_mode() -> None:
+    (e,) = said("ets Jan  8 2013,rst cause:2, load 0x40100000, len 28348, roomtail 12\nchksum 0xa3\n")
+    assert isinstance(e, Boot)
+    assert e.reset is not None
+    assert (e.reset.code, e.boot_mode) == (2, None)
+
+
+def test_arrow_of_forums() -> None:
+    events = said("18:03:14.255 \u2192 ets Jan 8 2013,rst cause:1, boot mode:(3,6)\n18:03:14.288 \u2192 Exception (28):\n18:03:14.288 \u2192 epc1=0x402100f4 epc2=0x00000000 epc3=0x00000000 excvaddr=0x00000004 depc=0x00000000\n")
+    assert [type(e) for e in events] == [Boot, Crash]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # source code
+        "  return [\n    'User exception (panic/abort/assert)',\n    'Soft WDT reset',\n    'wdt reset',\n  ].some(m => line.includes(m));\n",
+        '    ets_printf("\\r\\nStack smashing protect failure!\\r\\n\\r\\n");\n',
+        '            ESP_LOGE(TAG, "Failed to verify partition table signature.");\n',
+        "        print('\\nA fatal error occurred: %s' % e)\n",
+        "            except serial.SerialException:\n                pass  # the port closed\n",
+        "        except (OSError, serial.SerialException):\n            tries += 1\n",
+        'print(OSError(1, "msg").errno)\n',
+        "        # epc1=0xfffefefe epc2=0xfefefefe epc3=0xefefefef excvaddr=0xfefefefe depc=0xfefefefe\n",
+        # sentences and tables about banners
+        'When I look at the log I see "ets Jan  8 2013,rst cause:4, boot mode:(3,6)" all the time.\n',
+        "erfolgt ueber 'machine.reset()'. Die CPU startet neu mit der meldung  'ets Jan  8 2013, rst cause:4, boot mode:(3,0) wdt reset '.\n",
+        '// un error que me daba del reseteo del watchdog "rst cause:4, boot mode:(1,6)   wdt reset"\n',
+        "ets Jan  8 2013,rst cause:2, boot mode:(1,6) or (1,7)\n",
+        # ports that work
+        "esptool.py v3.0\nSerial port COM3\nConnecting....\n--- Miniterm on /dev/ttyUSB0 115200,8,N,1 ---\n",
+    ],
+)
+def test_said_by_no_board(text: str) -> None:
+    assert said(text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Board at COM5 is not available",
+        "Placa en COM3 no está disponible",
+        "Serieller Port 'COM3' nicht gefunden.",
+        "Impossible d'ouvrir le port série \"COM3\"",
+        "Ошибка открытия последовательного порта 'COM3'",
+        "could not open port 'COM3': WindowsError(5, 'Toegang geweigerd.')",
+        "minicom: cannot open /dev/ttyUSB0: Permission denied",
+        "mpremote: failed to access /dev/ttyUSB0 (it may be in use by another program)",
+        "mpremote.transport.TransportError: could not enter raw repl",
+        "[Errno 16] Device or resource busy: '/dev/ttyUSB0'",
+        "Device is busy or does not respond. Your options:",
+        "Lost connection to the device \u2014 EOF",
+        "PROBLEM IN THONNY'S BACK-END: Exception while handling 'Run' (ConnectionError: EOF).",
+        "Error: Please specify `upload_port` for environment or use global `--upload-port` option.",
+        "Error during Upload: Property 'upload.tool.serial' is undefined",
+        "Une erreur est survenue lors du transfert du croquis",
+        "Beim Hochladen des Sketches ist ein Fehler aufgetreten",
+        "При загрузке скетча произошла ошибка",
+        "上传项目出错",
+        "NetworkError: Failed to open serial port.",
+        "Error: Couldn't sync to ESP. Try resetting.",
+        "[ERROR]: No response from device",
+        "Timed out waiting for packet header",
+        "error: espcomm_send_command(FLASH_DOWNLOAD_BEGIN) failed",
+        "ModuleNotFoundError: No module named 'serial'",
+    ],
+)
+def test_host_tools_in_many_words(text: str) -> None:
+    e = only(text + "\n", HostError)
+    assert isinstance(e, HostError)
+    assert e.causes
+
+
+def test_the_core_says_again_what_the_sdk_said() -> None:
+    again = "Exception (0):\nepc1=0x{} epc2=0x00000000 epc3=0x00000000 excvaddr=0x00000000 depc=0x00000000\n\n>>>stack>>>\n\nctx: sys\nsp: 3fffedb0 end: 3fffffb0 offset: 01a0\n3fffef50:  40000f49 3fffdab0 3fffdab0 40000f49  \n<<<stack<<<\n"
+    head = "Fatal exception 0(IllegalInstructionCause):\nepc1=0x4022ce74, epc2=0x00000000, epc3=0x00000000, excvaddr=0x00000000, depc=0x00000000\n\n"
+    c = crash(head + again.format("4022ce74"))
+    assert (c.framework, len(c.registers), len(code_words(c))) == ("arduino", 5, 2)
+    first, second = said(head + again.format("4022aaaa"))
+    assert isinstance(first, Crash)
+    assert isinstance(second, Crash)
+    assert (str(first.registers["epc1"]), str(second.registers["epc1"])) == ("0x4022ce74", "0x4022aaaa")
+
+
+def test_quotes_and_spaces_read_in_the_wrong_encoding() -> None:
+    c = crash("12:34:56.789 \u00e2\u2020\u2019 Panic main.cpp:12 setup: Assertion \u00e2\u20ac\u02dcx > 0\u00e2\u20ac\u2122 failed.\n")
+    assert (c.kind, c.location.function if c.location else None) == ("assert", "setup")
+    c = crash("Exception (28):\nepc1=0x40238030\u00c2\u00a0epc2=0x00000000\u00c2\u00a0epc3=0x00000000\u00c2\u00a0excvaddr=0x00000000\u00c2\u00a0depc=0x00000000\n")
+    assert len(c.registers) == 5
+
+
+def test_first_rtos_sdk() -> None:
+    c = crash("Fatal exception (28):\nepc1=0x401000e3\nepc2=0x00000000\nepc3=0x00000000\nepcvaddr=0x00011bb0\ndepc=0x00000000\nrtn_add=0x401003d4\n")
+    assert (str(c.registers["excvaddr"]), str(c.registers["rtn_add"]), c.complete) == ("0x00011bb0", "0x401003d4", True)
+
+
+def test_full_width_punctuation() -> None:
+    events = said("Fatal exception (28)\uff1a\nepc1=0x4025bfa6\uff0cepc2=0x00000000\uff0cepc3=0x00000000\uff0cexcvaddr=0x0000000f\uff0cdepc=0x00000000\nets Jan 8 2013\uff0crst cause\uff1a2\uff0cboot mode\uff1a\uff083\uff0c6\uff09\n")
+    assert [type(e) for e in events] == [Crash, Boot]
+    assert isinstance(events[0], Crash)
+    assert len(events[0].registers) == 5

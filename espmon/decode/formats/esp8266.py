@@ -31,10 +31,13 @@ TOKENS = (
         "fatal",
         r"\S{0,2}(?:atal|tal) exception\s*(?:(?P<n>\d{1,3})\s*\((?P<name>[A-Za-z]\w{1,40})\)|\((?P<n2>\d{1,3})\))\s*:?", (" exception",),
     ),
-    Spec("fatal", r"\*{3,6} ?Fatal exception (?P<n>\d{1,2})(?: ?\((?P<name>[A-Z_]{3,40})\))?(?=\s*$|\s+pc=)(?P<n2>)", ("** fatal exception ", "**fatal exception ")),
+    Spec("fatal", r"\*{3,6} ?Fatal exception (?P<n>\d{1,2})(?: ?\((?P<name>\w{3,40})\))?(?=\s*$|\s+pc=)(?P<n2>)", ("** fatal exception ", "**fatal exception ")),
+    Spec("fatal", r"\*{3,6} ?Exception Reset \((?P<n>\d{1,2})\):(?P<name>)(?P<n2>)", ("exception reset (",)),
+    Spec("sming-wdt", r"\*{3,6} ?Software Watchdog Reset(?=\s*$|\s+Stack dump)", ("software watchdog reset",)),
+    Spec("sming-bar", r"(?<!=)={40,90}(?!=)", ("========",), inside=True),
     Spec("sming-reg", rf"(?<!\w)(?P<reg>pc|sp|ps|sar|vpri|r(?:0\d|1[0-5]))(?:=|: )0x(?P<v>{_H8})(?![0-9a-fA-F:])(?:= {{0,10}}-?\d{{1,10}})?", ("pc=0x", "ps=0x", ": 0x"), inside=True),
     Spec("exception", r"(?<!atal )(?<!C\+\+ )(?i:e?x?ception)\s{0,2}\((?P<n>\d{1,3})\)\s*:?", ("ception",)),
-    Spec("epc", rf"(?P<reg>(?i:epc[1-7]|excvaddr|depc|excsave[1-7]))\s?=\s?(?:0x)?(?P<v>{_H8}){_STOP}", ("depc", "epc", "excsave", "excvaddr")),
+    Spec("epc", rf"(?P<reg>(?i:epc[1-7]|e[xp]cvaddr|depc|excsave[1-7])|rtn_add)\s?=\s?(?:0x)?(?P<v>{_H8}){_STOP}", ("depc", "epc", "excsave", "excvaddr", "rtn_add")),
     Spec("epc-damaged", rf"(?<=[0-9a-fA-F][, ])\s?(?P<reg>[^\s=,]{{2,9}})\s?=\s?0x(?P<v>{_H8}){_STOP}", ("=0x", "= 0x", "=\t0x")),
     Spec("soft-wdt", r"(?:S|s)?oft WDT reset(?: - deliberate infinite loop detected)?", ("oft wdt reset",)),
     Spec("hard-wdt", r"Hardware WDT reset", ("hardware wdt reset",)),
@@ -55,6 +58,14 @@ TOKENS = (
     Spec("row", rf"(?P<addr>{_H8}){_BEFORE_ROW}:\s{{1,3}}(?P<words>{_H8}(?:\s{{1,3}}{_H8}){{3}})(?:(?![0-9a-fA-F:])|(?={_H8}:))(?:\s?<(?!<))?", (": ", ":\t"), row=True),
     Spec("alloc", rf"last failed alloc call:\s*(?P<caller>(?:0x)?{_H8})\((?P<size>\d{{1,9}})\)", ("last failed alloc call:",)),
     Spec("alloc-caller", rf"last failed alloc caller:\s*(?P<caller>(?:0x)?{_H8})", ("last failed alloc caller:",)),
+    # esp-open-rtos and the NonOS SDK's mesh example print stacks of their own.
+    Spec("eor-regs", rf"(?<!\w)(?P<regs>(?:(?:a\d{{1,2}}|SAR)\s{{1,2}}{_H8}(?:\s{{1,2}}|$)){{1,5}})", ("a0 ", "a4 ", "a8 ", "a12 "), inside=True),
+    Spec("eor-stack", r"(?<!\w)Stack: SP=0x(?P<sp>[0-9a-fA-F]{8})", ("stack: sp=0x",), inside=True),
+    Spec("eor-row", rf"(?<!\w)0x(?P<addr>{_H8}): (?P<words>{_H8}(?: {_H8}){{3}})(?!\w)", (": ",), inside=True),
+    Spec("eor-abort", r"(?<!\w)abort\(\) invoked at 0x(?P<pc>[0-9a-fA-F]{1,8})", ("abort() invoked at 0x",)),
+    Spec("eor-end", r"(?<!\w)Free Heap: \d{1,6}|Second fatal exception occurr?ed inside", ("free heap: ", "second fatal exception"), inside=True),
+    Spec("pair-begin", r"(?:stack sp is (?P<sp>[0-9a-fA-F]{8}))|\*{3} stack dump start \*{3}", ("stack sp is ", "stack dump start"), inside=True),
+    Spec("pair-row", rf"(?P<addr>3fff[0-9a-fA-F]{{4}})(?:(?<![0-9a-zA-Z].{{8}})|(?<=\\0x05.{{8}})): (?P<words>{_H8} {_H8})(?![0-9a-fA-F]| {_H8})", ("3fff",), inside=True),
     Spec("hwdt-note", r"Cont stack is yielding|Caution, the stack is possibly corrupt", ("aution, the stack is possibly corrupt", "ont stack is yielding")),
 )
 
@@ -96,6 +107,9 @@ def exception(dump: Dump, token: Token) -> str | None:
     if dump.kind in ("watchdog", "stack-smashing") and number in (4, 5) and not dump.registers and not dump.stacks:
         dump.number, dump.name = number, causes.XTENSA.get(number or 0)
         return None
+    if dump.framework == "nonos-sdk" and dump.number == number and len(dump.registers) == 5 and not dump.stacks and "told" not in dump.marks:
+        dump.marks.add("told")  # the SDK has said it already; the core says it again, with its stack
+        return None
     loose = dump.kind == "exception" and dump.number is None and "loose" in dump.marks
     if dump.kind is not None and not loose:
         return SPLIT
@@ -113,10 +127,14 @@ def exception(dump: Dump, token: Token) -> str | None:
 def register(dump: Dump, token: Token) -> str | None:
     """`epc1=0x…` and its neighbours."""
     name, value = token["reg"].lower(), int(token["v"], 16)
+    if name == "epcvaddr":
+        name = "excvaddr"  # how the first RTOS SDK spells it
     if token.rest.startswith(" in "):
         return None  # what PlatformIO's filter says of it
     if name == "epc1" and "epc1" in dump.registers:
-        return SPLIT
+        if "told" not in dump.marks or value != dump.registers["epc1"] or dump.framework != "nonos-sdk":
+            return SPLIT
+        dump.framework = "arduino"
     if name not in dump.registers:
         dump.registers[name] = value
     if token.leads:
@@ -137,6 +155,70 @@ def sming_register(dump: Dump, token: Token) -> str | None:
     return None
 
 
+def sming_watchdog(dump: Dump, token: Token) -> str | None:
+    """`***** Software Watchdog Reset`, Sming's own word for it."""
+    result = _message_head(dump, token, "watchdog")
+    if result is None:
+        dump.framework = "sming"
+        dump.marks.update({"sming", "stack"})
+        dump.say("Soft WDT reset")
+    return result
+
+
+def sming_bar(dump: Dump, token: Token) -> str | None:
+    """A line of equals signs stands before and after Sming's stack."""
+    if "sming" in dump.marks and dump.stacks and dump.stacks[-1].lines:
+        dump.stacks[-1].complete = True
+        return END
+    return dump.state
+
+
+def small_registers(dump: Dump, token: Token) -> str | None:
+    """`a0 H8 a1 H8`, below `Registers:`."""
+    if "sming" in dump.marks:
+        return None
+    for name, value in re.findall(rf"(a\d{{1,2}}|SAR)\s{{1,2}}({_H8})", token["regs"]):
+        dump.registers.setdefault(name.lower(), int(value, 16))
+    return None
+
+
+def own_stack(dump: Dump, token: Token) -> str | None:
+    """`Stack: SP=0x…`, `stack sp is H8`, `*** stack dump start ***`: rows of another shape follow."""
+    if token.kind == "pair-begin":
+        dump.marks.add("pairs")
+    elif dump.framework in ("arduino", "nonos-sdk"):
+        dump.framework = "esp-open-rtos"
+    block = dump.stacks[-1] if dump.stacks and not dump.stacks[-1].lines else dump.new_stack()
+    if token.groups.get("sp"):
+        block.sp = int(token["sp"], 16)
+    return None
+
+
+def own_row(dump: Dump, token: Token) -> str | None:
+    """A row of such a stack."""
+    if not dump.stacks or (token.kind == "pair-row" and "pairs" not in dump.marks):
+        return None
+    return row(dump, token)
+
+
+def own_end(dump: Dump, token: Token) -> str | None:
+    """What esp-open-rtos prints after the stack."""
+    if dump.stacks:
+        dump.stacks[-1].complete = True
+    return None
+
+
+def invoked_abort(dump: Dump, token: Token) -> str | None:
+    """`abort() invoked at 0x….`"""
+    result = _message_head(dump, token, "abort")
+    if result is None:
+        dump.framework = "esp-open-rtos"
+        dump.say("abort() invoked")
+        dump.registers["pc"] = int(token["pc"], 16)
+        dump.marks.add("abort-pc")
+    return result
+
+
 def damaged_register(dump: Dump, token: Token) -> str | None:
     """A register whose name lost letters: it is the next one of the row, if its name is still close to that."""
     due = next((name for name in _ORDER if name not in dump.registers), None)
@@ -151,6 +233,8 @@ def loose_register(dump: Dump, token: Token) -> str | None:
     """Registers whose header is lost or comes after them."""
     if token["reg"].lower() != "epc1" or dump.kind is not None or token.rest.startswith(" in "):
         return DROP
+    if token.text[: token.start].lstrip()[:2] in ("# ", "//"):
+        return DROP  # a comment that shows the form
     _begin(dump, "")
     dump.framework = "nonos-sdk" if token.text[token.end : token.end + 1] == "," else "arduino"
     dump.kind = "exception"
@@ -178,6 +262,8 @@ def garbled_header(dump: Dump, previous: str) -> None:
 def _message_head(dump: Dump, token: Token, kind: str) -> str | None:
     if dump.kind is not None or dump.has_body:
         return SPLIT
+    if token.listed:
+        return DROP
     _begin(dump, "arduino")
     dump.kind = kind
     dump.strong = dump.strong or (token.leads and token.ends) or bool(dump.marks & {"user", "cut"})
@@ -263,6 +349,8 @@ def prelude(dump: Dump, token: Token) -> str | None:
     """`User exception` and the CUT HERE mark come before what happened; the mark also comes after it."""
     if dump.kind is not None or dump.stacks:
         return SPLIT
+    if token.listed:
+        return DROP
     _begin(dump, "arduino")
     dump.marks.add("user" if token.kind == "user-exception" else "cut")
     return None
@@ -300,6 +388,19 @@ def stack_pointer(dump: Dump, token: Token) -> str | None:
     block.sp, block.end = int(token["sp"], 16), int(token["end"], 16)
     block.offset = token.number("off", 16)
     return None
+
+
+def lost_mark(dump: Dump, token: Token) -> str | None:
+    """`ctx: …`, `sp: … end: … offset: …` alone: what came before is lost, rows may follow."""
+    if token.kind == "ctx":
+        if not token.leads or not (token.ends or token.rest.lstrip().startswith("sp:")):
+            return DROP
+        _begin(dump, "arduino")
+        return context(dump, token)
+    if not token.leads or not token.groups.get("off"):
+        return DROP
+    _begin(dump, "arduino")
+    return stack_pointer(dump, token)
 
 
 def stack_begin(dump: Dump, token: Token) -> str | None:
@@ -362,7 +463,7 @@ def last_mark(dump: Dump, token: Token) -> str | None:
 
 _HEADS = {
     "fatal": fatal, "exception": exception, "soft-wdt": soft_wdt, "hard-wdt": hard_wdt, "panic-at": panic_at,
-    "unhandled": unhandled, "abort-called": abort_called, "smashing": smashing, "overflow": overflow, "generic": generic,
+    "unhandled": unhandled, "abort-called": abort_called, "sming-wdt": sming_watchdog, "eor-abort": invoked_abort, "smashing": smashing, "overflow": overflow, "generic": generic,
 }  # fmt: skip
 _ANY = "head regs stack after again"
 TABLE = {
@@ -376,9 +477,15 @@ TABLE = {
     **rules("head regs after again", "epc", register, "regs"),
     **rules("regs", "epc-damaged", damaged_register, "regs"),
     **rules("head regs", "sming-reg", sming_register, "regs"),
+    **rules("head regs stack", "sming-bar", sming_bar, "head"),
+    **rules("head regs", "eor-regs", small_registers, "regs"),
+    **rules("head regs", "eor-stack pair-begin", own_stack, "head"),
+    **rules("head regs stack", "eor-row pair-row", own_row, "stack"),
+    **rules("head regs stack", "eor-end", own_end, "after"),
     **rules("stack", "epc", lambda d, t: SPLIT, "regs"),
     **rules("prelude " + _ANY, "ctx", context, "head"),
     **rules("prelude " + _ANY, "sp", stack_pointer, "head"),
+    **rules("-", "ctx sp", lost_mark, "head"),
     **rules("- prelude " + _ANY, "stack-begin", stack_begin, "stack"),
     **rules("prelude " + _ANY, "stack-end", stack_end, "after"),
     **rules("prelude " + _ANY, "alloc alloc-caller", alloc, "after"),

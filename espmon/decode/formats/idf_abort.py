@@ -29,6 +29,8 @@ TOKENS = (
     Spec("assertion-text", rf"(?P<text>(?<!\w)[A-Z][\w ]{{0,60}}assertion failed[^\n]{{0,160}}?){_STOP}", ("assertion failed",)),
     Spec("corrupt-heap", rf"\w{{0,7}} ?HEAP: ?(?P<text>(?:Bad head|Bad tail|Invalid data|multi_heap|\S+\.c)[^\n]{{3,160}}?){_STOP}", ("heap:",)),
     Spec("task-overflow", r"(?:\W{0,3}\w{0,5}\W{0,3}A )?(?i:stack overflow) in task\s{1,3}(?P<task>\S[^\n]{0,31}?)\s{1,3}has been detected", ("stack overflow in task",)),
+    # the ESP8266's RTOS SDK prints it without a header
+    Spec("canary", r"(?<!reason: )(?<!\w)Stack canary watchpoint triggered \((?P<task>[^()\n]{1,40})\)(?=\s*$|\s+Backtrace)", ("stack canary watchpoint triggered (",)),
     Spec("smashing-32", r"(?i:stack smashing protect failure!?)", ("stack smashing protect failure",)),
     Spec("terminate", r"terminate called(?: after throwing an instance of '(?P<what>[^'\n]{1,160})'| without an active exception| recursively)?", ("terminate called",)),
     Spec("what", r"what\(\):\s{1,3}(?P<what>[^\n]{1,200})", ("what():",)),
@@ -118,6 +120,17 @@ def task_overflow(dump: Dump, token: Token) -> str | None:
     return result
 
 
+def canary(dump: Dump, token: Token) -> str | None:
+    """`Stack canary watchpoint triggered (NAME)` on a line of its own; a backtrace follows."""
+    if not token.leads or dump.task is not None:
+        return DROP if dump.kind is None else None
+    result = _text(dump, token, "stack-overflow")
+    if result is None:
+        dump.task = token["task"].strip()
+        dump.strong = True
+    return result
+
+
 def smashing(dump: Dump, token: Token) -> str | None:
     """`Stack smashing protect failure!`."""
     result = _text(dump, token, "stack-smashing")
@@ -202,6 +215,7 @@ FORMAT = Format(
         **rules("- " + STATES, "assertion-text", assertion_text, "head"),
         **rules("- " + STATES, "corrupt-heap", corrupt_heap, "head"),
         **rules("- " + STATES, "task-overflow", task_overflow, "head"),
+        **rules("-", "canary", canary, "head"),
         **rules("- " + STATES, "smashing-32", smashing, "head"),
         **rules("- " + STATES, "terminate", terminate, "head"),
         **rules("head", "what", what, "head"),

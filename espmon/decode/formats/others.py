@@ -49,9 +49,11 @@ LUA = Format(
 
 
 def mongoose_trap(dump: Dump, token: Token) -> str | None:
-    """`Trap N: pc=0x…[ va=0x…]`."""
+    """`Trap N: pc=0x…[ va=0x…]`, later `Exception N @ 0x…, vaddr 0x…`."""
+    if dump.kind is not None:
+        return SPLIT
     dump.kind = "exception"
-    dump.framework = "mongoose-os"
+    dump.framework, dump.chip = "mongoose-os", "esp8266"
     dump.number = token.number("n")
     dump.name = causes.XTENSA.get(dump.number or 0)
     dump.registers["pc"] = int(token["pc"], 16)
@@ -61,17 +63,81 @@ def mongoose_trap(dump: Dump, token: Token) -> str | None:
     return None
 
 
+def mongoose_stop(dump: Dump, token: Token) -> str | None:
+    """`abort() @ 0x…`, `SW WDT @ 0x…`, `HW WDT @ 0x…`."""
+    if dump.kind is not None:
+        return SPLIT
+    if not token.leads:
+        return DROP
+    what = token["what"]
+    dump.kind = "abort" if what.startswith("abort") else "watchdog"
+    dump.framework, dump.chip = "mongoose-os", "esp8266"
+    dump.say({"SW WDT": "Soft WDT reset", "HW WDT": "Hardware WDT reset"}.get(what, what))
+    dump.registers["pc"] = int(token["pc"], 16)
+    dump.strong = True
+    return None
+
+
+def named_row(dump: Dump, token: Token) -> str | None:
+    """A row of names and values: `A0: 0x…  A1: 0x…`, `a0 H8 a1 H8`."""
+    for name, value in re.findall(rf"([A-Za-z]\w{{1,2}}):?\s{{1,2}}(?:0x)?({_H8})", token["regs"]):
+        dump.registers.setdefault(name.lower(), int(value, 16))
+    return None
+
+
 MONGOOSE = Format(
     name="mongoose-trap",
-    tokens=(Spec("mongoose-trap", r"(?<!\w)Trap (?P<n>\d{1,2}): pc=(?P<pc>0x[0-9a-fA-F]{1,8})(?:,? (?:va|vaddr|excvaddr)=(?P<va>0x[0-9a-fA-F]{1,8}))?", ("trap ",)),),
-    table={**rules("- trap", "mongoose-trap", lambda d, t: SPLIT if d.kind else mongoose_trap(d, t), "trap")},
+    tokens=(
+        Spec("mongoose-trap", r"(?<!\w)Trap (?P<n>\d{1,2}): pc=(?P<pc>0x[0-9a-fA-F]{1,8})(?:,? (?:va|vaddr|excvaddr)=(?P<va>0x[0-9a-fA-F]{1,8}))?", ("trap ",)),
+        Spec("mongoose-trap", r"(?<!\w)Exception (?P<n>\d{1,2}) @ (?P<pc>0x[0-9a-fA-F]{8})(?:, vaddr (?P<va>0x[0-9a-fA-F]{8}))?", ("exception ",)),
+        Spec("mongoose-stop", r"(?<!\w)(?P<what>abort\(\)|[SH]W WDT) @ (?P<pc>0x[0-9a-fA-F]{8})", ("abort() @", "wdt @")),
+        Spec("mongoose-row", rf"(?<!\w)(?P<regs>A\d{{1,2}}: 0x{_H8}(?: {{1,2}}A\d{{1,2}}: 0x{_H8}){{1,3}})", (": 0x",), inside=True),
+        Spec("mongoose-sp", r"\(exc SP: 0x[0-9a-fA-F]{1,8}\)", ("(exc sp: ",), inside=True),
+    ),
+    table={
+        **rules("- trap", "mongoose-trap", mongoose_trap, "trap"),
+        **rules("- trap", "mongoose-stop", mongoose_stop, "trap"),
+        **rules("trap", "mongoose-row", named_row, "trap"),
+        **rules("trap", "mongoose-sp", lambda d, t: setattr(d, "ended", True), "trap"),
+    },
     patience=4,
-    complete=lambda dump, reason: reason != "eof",
+    complete=lambda dump, reason: dump.ended or reason != "eof",
+)
+
+
+def riot_exception(dump: Dump, token: Token) -> str | None:
+    """`EXCEPTION!! exccause=N (NAME) @H8 excvaddr=H8`: the address behind the @ is a return address."""
+    if dump.kind is not None:
+        return SPLIT
+    dump.kind = "exception"
+    dump.framework = "riot"
+    dump.number = token.number("n")
+    dump.name = token["name"] or causes.XTENSA.get(dump.number if dump.number is not None else -1)
+    dump.registers["excsave1"], dump.registers["excvaddr"] = int(token["at"], 16), int(token["va"], 16)
+    dump.strong = True
+    return None
+
+
+def riot_register(dump: Dump, token: Token) -> str | None:
+    """`pc      : H8` below `register set`."""
+    dump.registers.setdefault(token["reg"], int(token["v"], 16))
+    return None
+
+
+RIOT = Format(
+    name="riot",
+    tokens=(
+        Spec("riot-exception", rf"EXCEPTION!! exccause=(?P<n>\d{{1,2}}) \((?P<name>\w{{0,40}})\) @(?P<at>{_H8}) excvaddr=(?P<va>{_H8})", ("exception!! exccause=",)),
+        Spec("riot-reg", rf"(?<!\w)(?P<reg>pc|ps|a\d{{1,2}}|sar|exccause|excvaddr|excsave1|epc[1-7]|lbeg|lend|lcount) {{0,8}}: (?P<v>{_H8})(?!\w)", (": ",), inside=True),
+    ),
+    table={**rules("- told", "riot-exception", riot_exception, "told"), **rules("told", "riot-reg", riot_register, "told")},
+    patience=40,  # the list of processes and of heaps comes before the registers
+    complete=lambda dump, reason: reason in ("banner", "new", "foreign") or "pc" in dump.registers,
 )
 
 
 def nlr_jump(dump: Dump, token: Token) -> str | None:
-    """`NLR jump failed, val=…`: MicroPython's own fatal stop."""
+    """`NLR jump failed[, val=…]`: MicroPython's own fatal stop."""
     dump.kind = "panic"
     dump.framework = "micropython"
     dump.say(token.text[token.start : token.end])
@@ -80,10 +146,25 @@ def nlr_jump(dump: Dump, token: Token) -> str | None:
     return END
 
 
+def failed_assertion(dump: Dump, token: Token) -> str | None:
+    """`Assertion 'EXPR' failed, at file FILE:LINE`, as MicroPython words it."""
+    if not (token.leads and token.ends):
+        return DROP
+    dump.kind = "assert"
+    dump.framework = "micropython"
+    dump.location = Location(file=token["file"], line=token.number("line"))
+    dump.say(token.text[token.start : token.end])
+    dump.strong = dump.ended = True
+    return END
+
+
 MICROPYTHON = Format(
     name="micropython",
-    tokens=(Spec("nlr-jump", r"NLR jump failed, val=(?:0x)?[0-9a-fA-F]{1,16}", ("nlr jump failed, val=",)),),
-    table={**rules("-", "nlr-jump", nlr_jump, END)},
+    tokens=(
+        Spec("nlr-jump", r"NLR jump failed(?:, val=(?:0x)?[0-9a-fA-F]{1,16}|(?=\s*$))", ("nlr jump failed",)),
+        Spec("mpy-assert", r"Assertion '(?P<expr>[^\n]{1,200}?)' failed, at file (?P<file>[^\s:]{1,200}):(?P<line>\d{1,6})", ("' failed, at file ",)),
+    ),
+    table={**rules("-", "nlr-jump", nlr_jump, END), **rules("-", "mpy-assert", failed_assertion, END)},
 )
 
 
@@ -282,4 +363,4 @@ ESP_HAL = Format(
     patience=12,
 )
 
-FORMATS = (LUA, MONGOOSE, MICROPYTHON, DECODED, ZEPHYR, NUTTX, ESP_HAL)
+FORMATS = (LUA, MONGOOSE, RIOT, MICROPYTHON, DECODED, ZEPHYR, NUTTX, ESP_HAL)

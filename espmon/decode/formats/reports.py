@@ -28,7 +28,7 @@ RESET_INFO_TOKENS = (
         r"Fatal exception: ?(?P<n>\d{1,3}) flag: ?(?P<flag>\d{1,3})(?: \((?P<text>[^)\n]{1,60})\))?"
         rf"(?P<regs>(?:,? {{0,2}}(?:epc[1-3]|excvaddr|depc): ?0x{_H8}){{0,5}})", ("fatal exception:",),
     ),
-    Spec("reset-reason", r"(?<!\w)(?i:reset reason|restart reason|last reset(?: reason)?|boot reason|reset cause)\s?[:=]\s{0,3}(?P<text>[A-Z0-9][^\n\"{}\[]{2,70}?)(?=\s*$|\s{2}|[\"\\])", ("boot reason", "last reset", "reset cause", "reset reason", "restart reason")),
+    Spec("reset-reason", r"(?<!\w)(?i:reset reason|restart reason|last reset(?: reason)?|boot reason|reset cause)\s?[:=]\s{0,3}(?!\d{1,3}\s+Exception cause)(?P<text>[A-Z0-9][^\n\"{}\[]{2,70}?)(?=\s*$|\s{2}|[\"\\])", ("boot reason", "last reset", "reset cause", "reset reason", "restart reason")),
 )
 
 
@@ -38,6 +38,11 @@ def _exception(number: int | None) -> ExceptionCause | None:
 
 def reset_info(facts: Interpreter, token: Token) -> None:
     """`Fatal exception:N flag:M (text) epc1:0x… …`: N counts only when M says that there was a crash."""
+    if re.match(r"\s{0,4}(?:ctx:|>>>stack>>>)", token.rest):
+        # A program that keeps the report keeps the stack with it, and prints or sends both in one.
+        token.kind = "reset-stack"
+        facts.dump_token(token)
+        return
     number, flag = token.number("n"), token.number("flag")
     regs = {k: Address(int(v, 16)) for k, v in re.findall(rf"(\w+): ?0x({_H8})", token["regs"])}
     crashed = flag in (1, 2, 3, 252, 253, 254) or flag is None
@@ -51,11 +56,27 @@ def reset_info(facts: Interpreter, token: Token) -> None:
     )
 
 
+def stack_of_report(dump: Dump, token: Token) -> str | None:
+    """The same line, with a stack behind it."""
+    dump.report = "arduino"
+    dump.chip = "esp8266"
+    dump.strong = True
+    flag = token.number("flag")
+    dump.reset = resets.rst_info(flag if flag is not None else 2, token.groups.get("text"))
+    if dump.reset.abnormal:
+        dump.number = token.number("n")
+        dump.name = causes.XTENSA.get(dump.number if dump.number is not None else -1)
+    dump.registers.update({k: int(v, 16) for k, v in re.findall(rf"(\w+): ?0x({_H8})", token["regs"])})
+    return None
+
+
 def reset_reason(facts: Interpreter, token: Token) -> None:
     """`Reset reason: Software/System restart` and the like."""
     text = token["text"].strip(" .'`*")
     numbered = re.fullmatch(r"(\d{1,3})\s?[=:(]\s?(.+?)\)?", text)
     source = "esp-link" if numbered else "arduino"
+    if numbered and re.search(r"esp_print_reset|esp_exc\.c", facts.full[:1000]):
+        source = "mongoose-os"
     line = facts.full[:1000]
     if "Tasmota" in line or "RSL" in line:
         source = "tasmota"
@@ -68,8 +89,41 @@ def reset_reason(facts: Interpreter, token: Token) -> None:
     facts.emit(Reset, token, source=source, reset=reset)
 
 
+def exc_info(facts: Interpreter, token: Token) -> None:
+    """`exccause=N epc1=0x… …` of esp-link, `Exc info: cause=N epc1=0x… … vaddr=0x…` of Mongoose OS: at every start, or after a crash."""
+    registers = {("excvaddr" if k == "vaddr" else k): Address(int(v, 16)) for k, v in re.findall(r"(\w+)=0x([0-9a-fA-F]{1,8})", token["regs"])}
+    if not any(registers.values()):
+        return
+    before = re.search(r"[Rr]eset cause: (\d)", facts.previous)
+    code = int(before[1]) if before is not None else None
+    if code not in (None, 1, 2, 3):
+        return
+    facts.emit(
+        Reset,
+        token,
+        source="mongoose-os" if token["mos"] else "esp-link",
+        reset=resets.rst_info(code) if code is not None else ResetCause(name="exception", meaning="a fatal exception", abnormal=True),
+        exception=_exception(token.number("n")),
+        registers=registers,
+    )
+
+
+_ROW = {"row": esp8266.row, "ctx": esp8266.context, "sp": esp8266.stack_pointer}
 RESET_INFO = Format(
-    name="reset-info", tokens=RESET_INFO_TOKENS, facts={"reset-info": reset_info, "reset-reason": reset_reason}
+    name="reset-info",
+    tokens=(
+        *RESET_INFO_TOKENS,
+        Spec("exc-info", r"(?:(?P<mos>Exc info: )cause|(?<!\w)exccause)=(?P<n>\d{1,2})(?P<regs>,? epc1=0x[0-9a-fA-F]{1,8}(?:,? (?:epc[23]|(?:exc)?vaddr|depc)=0x[0-9a-fA-F]{1,8}){1,4})", ("cause=",)),
+    ),
+    facts={"reset-info": reset_info, "reset-reason": reset_reason, "exc-info": exc_info},
+    table={
+        **rules("-", "reset-stack", stack_of_report, "stack"),
+        **{k: r for kind, action in _ROW.items() for k, r in rules("stack", kind, action, "stack").items()},
+        **rules("stack", "stack-begin", None, "stack"),
+        **rules("stack", "stack-end", esp8266.stack_end, END),
+    },
+    patience=3,
+    joins=frozenset({"row"}),
 )
 
 # --- NodeMCU: node.bootreason() in decimal ------------------------------------------------------------------------
@@ -116,10 +170,12 @@ NODEMCU = Format(
 
 
 def espurna_begin(dump: Dump, token: Token) -> str | None:
-    """`Latest crash was at N ms after boot`."""
-    dump.report = "espurna"
+    """`Latest crash was at N ms after boot`; EspSaveCrash says `Crash # N at N ms`, `Crashed at N ms`."""
+    if dump.report is not None:
+        return SPLIT
+    dump.report = "arduino" if re.match(r"Crash(?:ed| ?#)", token.text[token.start :]) else "espurna"
     dump.chip = "esp8266"
-    dump.strong = True
+    dump.strong = token.leads
     return None
 
 
@@ -146,6 +202,7 @@ def espurna_sp(dump: Dump, token: Token) -> str | None:
 def _epc(dump: Dump, token: Token) -> str | None:
     if token["reg"].lower() in dump.registers:
         return SPLIT
+    dump.strong = True
     dump.registers[token["reg"].lower()] = int(token["v"], 16)
     return None
 
@@ -153,8 +210,8 @@ def _epc(dump: Dump, token: Token) -> str | None:
 ESPURNA = Format(
     name="espurna-crash",
     tokens=(
-        Spec("espurna-crash", r"(?i:latest crash was at) \d{1,12} ms after boot|(?<!\w)Crash at \d{1,12} ms(?!\w)", ("latest crash was at ", "crash at ")),
-        Spec("espurna-reason", r"(?<!\w)Reason of restart: (?P<n>\d{1,3})", ("reason of restart: ",)),
+        Spec("espurna-crash", r"(?i:latest crash was at) \d{1,12} ms after boot|(?<!\w)Crash(?:ed| ?# ?\d{1,4})? at \d{1,12} ms(?!\w)", ("latest crash was at ", "crash at ", "crashed at ", "crash #", "crash#")),
+        Spec("espurna-reason", r"(?<!\w)(?:Reason of restart|Restart reason): (?P<n>\d{1,3})(?!\d)", ("reason of restart: ", "restart reason: ")),
         Spec("espurna-cause", r"(?<!\w)Exception cause: (?P<n>\d{1,3})", ("exception cause: ",)),
         Spec("espurna-sp", rf"sp=0x(?P<sp>{_H8}) end=0x(?P<end>{_H8})(?: saved=0x[0-9a-fA-F]{{1,8}})?", (" end=0x",)),
     ),
@@ -166,10 +223,47 @@ ESPURNA = Format(
         **rules("told", "epc", _epc, "told"),
         **rules("told", "stack-begin", None, "told"),
         **rules("told", "row", esp8266.row, "told"),
-        **rules("told", "stack-end", None, END),
+        **rules("told", "stack-end", esp8266.stack_end, END),
     },
     patience=8,
     joins=frozenset({"epc", "row"}),
+)
+
+# --- Espruino: "Restart info:" at every start -----------------------------------------------------------------------
+
+
+def espruino_begin(dump: Dump, token: Token) -> str | None:
+    """`Restart info:`; its fields follow, one per line."""
+    dump.report = "espruino"
+    dump.chip = "esp8266"
+    return None
+
+
+def espruino_field(dump: Dump, token: Token) -> str | None:
+    """`reason:   2=exception`, `exccause: 28`, `epc1:     4020a5d4`."""
+    name, value = token["name"], token["v"]
+    if name == "reason":
+        if not value.isdigit():
+            return DROP
+        dump.reset = resets.rst_info(int(value), token.groups.get("text"))
+        dump.strong = True
+    elif name == "exccause":
+        if dump.reset is not None and dump.reset.abnormal and value.isdigit():
+            dump.number = int(value)
+            dump.name = causes.XTENSA.get(dump.number)
+    else:
+        dump.registers[name] = int(value, 16)
+    return END if name == "depc" else None
+
+
+ESPRUINO = Format(
+    name="espruino-restart",
+    tokens=(
+        Spec("espruino-restart", r"(?<!\w)Restart info:(?=\s*$|\s+reason:)", ("restart info:",)),
+        Spec("espruino-field", r"(?<!\w)(?P<name>reason|exccause|epc[1-3]|excvaddr|depc):\s{1,6}(?:0x)?(?P<v>[0-9a-fA-F]{1,8})(?:=(?P<text>[a-zA-Z][\w -]{2,30}?)(?=\s*$|\s+exccause))?(?!\w)", ("reason:", "exccause:", "epc1:", "epc2:", "epc3:", "excvaddr:", "depc:"), inside=True),
+    ),
+    table={**rules("-", "espruino-restart", espruino_begin, "told"), **rules("told", "espruino-field", espruino_field, "told")},
+    patience=2,
 )
 
 # --- ESPHome: *** CRASH DETECTED ON PREVIOUS BOOT *** ------------------------------------------------------------
@@ -245,7 +339,9 @@ ESPHOME = Format(
 
 
 def tasmota_text(facts: Interpreter, token: Token) -> None:
-    """`"RestartReason":"Software reset CPU"`."""
+    """`"RestartReason":"Software reset CPU"`; a Zigbee coordinator's is not this chip's."""
+    if '"ZbState"' in token.text[max(0, token.start - 200) : token.start]:
+        return
     chip = facts.chip
     is_8266 = chip == "esp8266" or (chip is None and re.search(r"/System|Exception|Hardware Watchdog", token["text"]) is not None)
     facts.emit(Reset, token, source="tasmota", reset=resets.reason_text(token["text"], esp8266=is_8266))
@@ -286,13 +382,22 @@ def tasmota_crash(facts: Interpreter, token: Token) -> None:
     )
 
 
+def tasmota_chain(facts: Interpreter, token: Token) -> None:
+    """`"StatusSTK":{"call_chain":["H8",…]}` of the first versions: code words of the stack of an earlier crash."""
+    chain = tuple(BacktraceEntry(pc=Address(int(v, 16))) for v in re.findall(_H8, token["chain"]))
+    if chain:
+        why = ResetCause(name="Exception", meaning="the previous run crashed", abnormal=True)
+        facts.emit(Reset, token, source="tasmota", reset=why, backtraces=(chain,))
+
+
 TASMOTA = Format(
     name="tasmota-restart",
     tokens=(
+        Spec("tasmota-chain", r'"StatusSTK"\s?:\s?\{\s?"call_chain"\s?:\s?\[(?P<chain>[^\]\n{}]{0,800})', ('"call_chain"',)),
         Spec("tasmota-text", r'\\?"RestartReason\\?"\s?:\s?\\?"(?!Fatal exception: ?\d)(?P<text>[^"\\\n]{2,80})', ('"restartreason',)),
         Spec("tasmota-crash", r'"(?:RestartReason|StatusSTK)"\s?:\s?\{\s?"Exception"\s?:\s?(?P<n>\d{1,3})\s?,(?P<body>[^{}\n]{0,2000})\}?', ('"exception"',)),
     ),
-    facts={"tasmota-text": tasmota_text, "tasmota-crash": tasmota_crash},
+    facts={"tasmota-text": tasmota_text, "tasmota-crash": tasmota_crash, "tasmota-chain": tasmota_chain},
 )
 
 def pretty_begin(dump: Dump, token: Token) -> str | None:
@@ -352,4 +457,4 @@ PRETTY = Format(
     patience=2,
 )
 
-FORMATS = (RESET_INFO, NODEMCU, ESPURNA, ESPHOME, TASMOTA, PRETTY)
+FORMATS = (RESET_INFO, NODEMCU, ESPURNA, ESPRUINO, ESPHOME, TASMOTA, PRETTY)

@@ -18,13 +18,17 @@ _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 TOKENS = (
     Spec(
         "boot-8266",
-        r"(?:\S{0,6}ts {1,3}(?P<date>Jan {1,3}8 2013)\s{0,2}[,.]?\s{0,3})?\W{0,3}r?st,? {0,2}\S{0,2}cause ?: ?(?P<cause>\d{1,2})\W{1,4}boot mode ?: ?(?:\([^\d\n]{0,2}(?P<x>\d{1,2}) ?[, .] ?(?P<y>\d{1,2})\)?|[^\d\n]{0,2}(?P<x2>\d) ?, ?(?P<y2>\d)\))", ("boot mode",),
+        r"(?:\S{0,6}ts {1,3}(?P<date>Jan {1,3}8 2013)\s{0,2}[,.]?\s{0,3})?(?:\W{0,3}r?st,? {0,2}\S{0,2}|^\W{0,3})cause ?: ?(?P<cause>\d{1,2})\W{1,4}boot mode ?:? ?(?:\([^\d\n]{0,2}(?P<x>\d{1,2}) ?[, .] ?(?P<y>\d{1,2})\)?|[^\d\n]{0,2}(?P<x2>\d) ?, ?(?P<y2>\d)\))", ("boot mode",),
     ),
     Spec(
         "boot-8266",
         r"(?P<date>Jan {1,3}8 2013)\D{1,16}(?P<cause>\d)\D{1,18}\( ?(?P<x>\d) ?[,. ] ?(?P<y>\d)\)?",
         ("8 2013",),
     ),
+    # the second digit couldn't be read
+    Spec("boot-8266", r"(?:\S{0,6}ts {1,3}(?P<date>Jan {1,3}8 2013)\W{1,5})?rst,? {0,2}cause ?: ?(?P<cause>\d)\W{1,4}boot mode ?: ?\((?P<x>\d) ?,[^\d\n]{0,2}\)(?P<y>)", ("boot mode",)),
+    # the end of the line was written over by the next ones
+    Spec("boot-8266", r"(?:\S{0,6}ts {1,3})?(?P<date>Jan {1,3}8 2013)\W{1,4}rst cause ?: ?(?P<cause>\d)(?P<x>)(?P<y>)(?=,? {0,2}(?:load 0x|tail \d|chksum 0x|csum 0x|wdt reset))", ("8 2013",)),
     Spec("boot-8266", r"(?<!\w)\S{0,3}oot mode ?: ?\((?P<x>\d{1,2}) ?, ?(?P<y>\d{1,2})\)(?P<cause>)(?P<date>)", ("oot mode",)),
     Spec(
         "boot-32",
@@ -45,7 +49,7 @@ TOKENS = (
     Spec("invalid-header", r"(?i:nvalid header) ?: ?(?P<v>[0O]x[0-9a-fA-F]{8})(?![0-9a-fA-F])", ("nvalid header",)),
     Spec("flash-read", r"(?i:flash read err),? ?(?P<n>\w{0,6})", ("flash read err",)),
     Spec("csum-err", r"csum err(?: ?: ?0x[0-9a-fA-F]{1,2} ?!= ?0x[0-9a-fA-F]{1,2})?", ("csum err",)),
-    Spec("ets-main", r"(?<![\w\"/])ets_main\.c(?: {1,2}(?P<n>\d{1,4}))?", ("ets_main.c",)),
+    Spec("ets-main", r"(?<![\w\"/])ets_(?:main|loader)\.c(?: {1,2}(?P<n>\d{1,4}))?", ("ets_main.c", "ets_loader.c")),
     Spec("ets-assert", r'assertion "[^"\n]{1,120}" failed: file "ets_main\.c", line \d+(?:, function: \w+)?', ('" failed: file "ets_main.c", line ',)),
     Spec("secure-boot", r"(?i:secure boot) (?:verification failed|check failed)|No signature block magic byte found|(?i:secure boot signature verification failed)|Signature verification failed|(?i:sig block 0 invalid)", ("no signature block magic byte found", "secure boot ", "sig block 0 invalid", "signature verification failed")),
     Spec("sha-mismatch", r"SHA-256 comparison failed", ("sha-256 comparison failed",)),
@@ -55,12 +59,14 @@ TOKENS = (
         "loader-error",
         r"No bootable app partitions[^\n]{0,60}|(?:Factory|Test|OTA) app partition[^\n]{0,20} is not bootable|Failed to (?:verify|load) partition table"
         r"|partition \d+ invalid magic number 0x[0-9a-fA-F]+|[Ii]mage at 0x[0-9a-fA-F]+ has invalid magic byte[^\n]{0,60}|invalid segment length 0x[0-9a-fA-F]+"
-        r"|no good rom available|backup boot failed|Invalid image block, can't boot|ota data partition invalid and no factory|Image length \d+ doesn't fit in partition length|failed to load bootloader header|Rom \d is bad|(?:This chip is|image requires chip rev|Image requires efuse)[^\n]{0,90}revision?[^\n]{0,80}", (" has invalid magic byte", " invalid magic number 0x", " is bad", " is not bootable", "backup boot failed", "invalid image block", "ota data partition invalid", "fit in partition length", "failed to load bootloader header", " partition table", "invalid segment length 0x", "no bootable app partitions", "no good rom available", "revisio"),
+        r"|no good rom available|backup boot failed|Invalid image block, can't boot|ota data partition invalid and no factory|Image length \d+ doesn't fit in partition length|failed to load bootloader header|Rom -?\d(?: at [0-9a-fA-F]{1,8})? is bad|(?:This chip is|image requires chip rev|Image requires efuse)[^\n]{0,90}revision?[^\n]{0,80}", (" has invalid magic byte", " invalid magic number 0x", " is bad", " is not bootable", "backup boot failed", "invalid image block", "ota data partition invalid", "fit in partition length", "failed to load bootloader header", " partition table", "invalid segment length 0x", "no bootable app partitions", "no good rom available", "revisio"),
     ),
 )
 
 
 _SAID = re.compile(r"[a-z]{2,} [a-z]{2,} [^a-z]{0,3}$|(?:^|[.!?] )(?:[Tt]he|[Aa]|[Tt]his|[Mm]y)[^A-Za-z]{0,3}$")
+# Words, then an opening quote: a sentence that quotes. JSON has a quote before its colon.
+_QUOTES = re.compile(r"[^\W\d_]{3,}\s{1,3}(?P<q>[\"'`\u00ab])\s?$")
 _GOES_ON = re.compile(r"[^A-Za-z]{1,4}(?!load|wdt|tail|chksum|csum|ets)[a-z]{2,} [a-z]{2,}")
 
 
@@ -70,13 +76,26 @@ def boot_8266(facts: Interpreter, token: Token) -> None:
     if not cause:
         before = re.search(r"cause ?: ?(\d{1,2})\W*$", facts.previous)
         cause = before[1] if before is not None else None
-    x, y = int(token["x"] or token["x2"]), int(token["y"] or token["y2"])
-    if x > 7 or y > 7 or (cause and int(cause) > 9):
+    if cause and not token["x"] and not token.groups.get("x2"):
+        if token.leads:
+            facts.boot(token, chip="esp8266", rom=token["date"], reset=resets.rom_8266(int(cause)), mode=None)
+        return
+    second = token["y"] or token.groups.get("y2")
+    x, y = int(token["x"] or token["x2"]), int(second) if second else None
+    if x > 7 or (y or 0) > 7 or (cause and int(cause) > 9):
         return
     if not cause and not token.leads and not re.search(r"ets|Jan|201|rst|aus", token.text[max(0, token.start - 40) : token.start]):
         return  # a sentence about boot modes
     if not token.groups.get("date") and _SAID.search(token.text[max(0, token.start - 60) : token.start]) and _GOES_ON.match(token.rest):
         return  # a sentence that quotes a banner
+    first = token.start
+    while first < token.end and not token.text[first].isalnum():
+        first += 1
+    quoted = _QUOTES.search(token.text[max(0, first - 60) : first])
+    if quoted is not None and ("\u00bb" if quoted["q"] == "\u00ab" else quoted["q"]) in token.rest[:40]:
+        return
+    if re.match(r" (?:or|oder|o|ou) \(\d", token.rest):
+        return  # a description of the modes
     mode = resets.boot_mode_8266(x, y)
     reset = resets.rom_8266(int(cause)) if cause else None
     date = token.groups.get("date") or None
@@ -162,6 +181,8 @@ def waiting_download(facts: Interpreter, token: Token) -> None:
 
 
 def _flash(facts: Interpreter, token: Token, message: str | None = None) -> None:
+    if token.in_code:
+        return
     message = " ".join((message or token.text[token.start : token.end]).split())
     meaning, remedies = causes.flash_error(message)
     facts.failure("flash-error: " + message, token)
