@@ -267,7 +267,7 @@ def outcome(
         heard_at = [start] + [wish for when, wish, _ in session.changes if when <= at]
         if _same(sent_at, heard_at[-1]):
             continue  # plain text
-        match = next(((t, b) for t, b in free if at - 0.01 <= t <= at + 1.2), None)
+        match = next(((t, b) for t, b in free if at - 0.01 <= t <= at + 5.0), None)
         if match is not None:
             free.remove(match)
             wrong += match[1].cause not in (cause, None)
