@@ -11,7 +11,7 @@ reason to change; only garbage that goes on, with nothing readable between, is. 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from espmon.uart.banner import ROM_RATE, BannerReader
 from espmon.uart.capture import Stretch, boundary, garbage, read_capture, text_share, wrong_rate
@@ -35,6 +35,7 @@ _WELL = 80
 _ENOUGH = 32
 _ENOUGH_WELL = 400
 _ENOUGH_WELL_S = 0.35
+_LATEST = 128
 #: near random bytes needed before looking from above
 _ENOUGH_RANDOM = 32
 #: and how little worse than noise text must explain them, in nats per byte (real noise: 0.07 to 0.15)
@@ -110,6 +111,14 @@ def _looks_random(heard: bytes) -> bool:
     )
 
 
+def _explained(stretches: list[Stretch], rate: int) -> list[Stretch]:
+    """`stretches` as they stand when the port is about to be, or was just, set to `rate`: more is known of the sender than
+    these bytes say, so what they say against it alone is not told."""
+    return [
+        s if s.banners or s.sent_at is None or abs(s.sent_at / rate - 1) < 0.035 else replace(s, sent_at=None) for s in stretches
+    ]
+
+
 class RateWatch:
     """Watches one port. `auto`: may ask for other rates. `two_rates`: the boot ROM is known to talk at 74880."""
 
@@ -171,7 +180,7 @@ class RateWatch:
         just_changed = self._rate_before != self.rate and at - self._changed_at < _SETTLE_S
         if just_changed and not self._held and self._came_late(data):
             stretches = read_capture(data, self._rate_before, self._reader(self._rate_before))
-            late = stretches or [Stretch(start=0, end=len(data), sent_at=None, confidence=0.5)]
+            late = _explained(stretches, self.rate) or [Stretch(start=0, end=len(data), sent_at=None, confidence=0.5)]
             out.append(Garbled(data, at, self._rate_before, tuple(late)))
             self._set_deadline()
             return out
@@ -367,6 +376,8 @@ class RateWatch:
         if banners := [b for s in stretches for b in s.banners]:
             self._banner_at = max(self._banner_at, self._came(banners[-1].start))
             self.two_rates = self.two_rates or any(s.sent_at == ROM_RATE for s in stretches)
+        if self._asked is not None:
+            stretches = _explained(stretches, self._asked)
         if not stretches and end >= 24 and held.count(0, 0, end) > 0.97 * end and not self.reads_well:
             stretches = [Stretch(start=0, end=end, sent_at=None, confidence=0.5, slower=True)]
         elif not stretches and self._asked is not None:  # what is asked for explains them
@@ -437,6 +448,9 @@ class RateWatch:
             return
         heard = heard[-_EVIDENCE_MOST:]
         found = wrong_rate(heard, self.rate)
+        if found is None and not well and len(heard) > 2 * _LATEST:
+            # a ROM at a rate of its own is no help: what came last may be the application alone
+            found = wrong_rate(heard[-_LATEST:], self.rate)
         if found is None:
             self._look_up(out, heard, count >= _PATIENT and lasted >= _PATIENT_S, sparse)
             return
@@ -501,7 +515,8 @@ class RateWatch:
         if best.rate < _MUCH_FASTER * self.rate:
             return
         noise = -_NOISE * max(len(heard), 100) * (1.0 if len(heard) < 300 else 1.6)
-        if best.gain > -1.3 and best.order > noise and _looks_random(heard):
+        likely = best.order > 10 and best.margin > _MARGIN_FASTER and best.gain > -0.9
+        if likely or (best.gain > -1.3 and best.order > noise and _looks_random(heard)):
             self._looked_up = True
             out.append(self._ask(_TOP_RATE, f"the board may send much faster than {self.rate} baud"))
 
