@@ -137,7 +137,8 @@ class RateWatch:
         self._evidence = bytearray()
         self._garbage_from: float | None = None
         self._banner_at = float("-inf")
-        self._looked_up = False
+        #: the rate that was looked from, where nothing was found that is better
+        self._looked_up: int | None = None
         self._left_over: list[Verdict] = []
         self._next_look = _ENOUGH
         self._garbage = 0
@@ -279,6 +280,7 @@ class RateWatch:
         self._forget()
         self._next_look = _ENOUGH
         self._changed_at = at
+        self._garbage_from = None
 
     def before_reset(self, at: float) -> list[Verdict]:
         """espmon is about to reset the board: where the ROM talks at its own rate, listen at that one first."""
@@ -352,7 +354,7 @@ class RateWatch:
         if self._text >= _WELL and self._rom_until is None:
             self.settled = self.rate
             self._hops = 0
-            self._looked_up = False
+            self._looked_up = None
         if self._rom_until is not None:
             self._rom_text += data
             del self._rom_text[:-600]
@@ -462,7 +464,7 @@ class RateWatch:
                 self._next_look = count + 16
                 return
         if found.rate > _MUCH_FASTER * self.rate and found.margin < _MARGIN_FASTER and self._may_look_up():
-            self._looked_up = True
+            self._looked_up = self.rate
             out.append(self._ask(_TOP_RATE, f"the board sends faster than {self.rate} baud"))
             return
         self._follow(out, found)
@@ -494,7 +496,7 @@ class RateWatch:
         return bytes(out + data[at:])
 
     def _may_look_up(self) -> bool:
-        return not (self._looked_up or self.reads_well or _TOP_RATE in self._refused or self.rate >= _TOP_RATE // 2)
+        return not (self._looked_up == self.rate or self.reads_well or _TOP_RATE in self._refused or self.rate >= _TOP_RATE // 2)
 
     def _look_up(self, out: list[Verdict], heard: bytes, patient: bool, sparse: bool) -> None:
         """Near random bytes may be text at many times our rate: seen once from above, where nothing is lost."""
@@ -509,7 +511,7 @@ class RateWatch:
         if not self._may_look_up():
             return
         if patient and best.order > -0.3 * len(heard) and text_share(heard) < 0.6:
-            self._looked_up = True
+            self._looked_up = self.rate
             out.append(self._ask(_TOP_RATE, f"nothing that comes at {self.rate} baud can be read"))
             return
         if best.rate < _MUCH_FASTER * self.rate:
@@ -517,7 +519,7 @@ class RateWatch:
         noise = -_NOISE * max(len(heard), 100) * (1.0 if len(heard) < 300 else 1.6)
         likely = best.order > 10 and best.margin > _MARGIN_FASTER and best.gain > -0.9
         if likely or (best.gain > -1.3 and best.order > noise and _looks_random(heard)):
-            self._looked_up = True
+            self._looked_up = self.rate
             out.append(self._ask(_TOP_RATE, f"the board may send much faster than {self.rate} baud"))
 
     def _follow(self, out: list[Verdict], found: Guess) -> None:
