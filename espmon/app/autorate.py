@@ -34,6 +34,7 @@ class AutoRate:
         known, two_rates = memory.recall(board) if memory is not None and board is not None else (None, False)
         self.baud = fixed or start or known or DEFAULT_BAUD
         self._watch = RateWatch(self.baud, auto=fixed is None, two_rates=two_rates)
+        self._passes = self._watch.passes
         self._kept: tuple[int, bool] | None = (known, two_rates) if known is not None else None
         self._mono = 0.0
 
@@ -55,7 +56,7 @@ class AutoRate:
         self._watch.rate_set(baud, at)
 
     def hear(self, chunk: Chunk) -> Sequence[Heard]:
-        if self._watch.passes(chunk.data):
+        if self._passes(chunk.data):
             return (chunk,)
         self._mono = chunk.mono
         verdicts = self._watch.feed(chunk.data, chunk.at)

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cache
 
 from espmon.uart.banner import ROM_RATE, BannerReader
 from espmon.uart.capture import Stretch, boundary, garbage, read_capture, text_share, wrong_rate
 from espmon.uart.rate import Guess, guess
+from espmon.uart.wire import RECEIVERS, Reception, waveform
 
 _GOOD = bytes((*range(0x20, 0x7F), 9, 10, 13, 27, 8, 7, 12))
 # A UTF-8 sequence that has not ended yet.
@@ -111,6 +113,23 @@ def _looks_random(heard: bytes) -> bool:
     )
 
 
+@cache
+def _beginnings(received_at: int) -> frozenset[bytes]:
+    """The first one or two bytes that are received of a boot ROM's banner. As `BannerReader.beginnings`, without its tables:
+    a board that talks at one rate never needs those (6 ms)."""
+    if not BannerReader(received_at).able:
+        return frozenset()
+    wave = waveform(b"\r\n ets Jan")
+    out = set()
+    for error in (0.0, -0.015, 0.015, -0.035, 0.035):
+        for receiver in RECEIVERS:
+            reception = Reception(received_at / (ROM_RATE * (1 + error)), receiver)
+            for first, ahead in reception.frames(wave & reception.mask):
+                out.add(bytes((first,)))
+                out |= {bytes((first, second)) for second, _ in reception.frames(wave >> ahead & reception.mask)}
+    return frozenset(out)
+
+
 def _explained(stretches: list[Stretch], rate: int) -> list[Stretch]:
     """`stretches` as they stand when the port is about to be, or was just, set to `rate`: more is known of the sender than
     these bytes say, so what they say against it alone is not told."""
@@ -169,9 +188,10 @@ class RateWatch:
         """
         if not self._calm or len(data) <= 2 or data.translate(None, _GOOD):
             return False
-        if data[-1] != 0x0A and 0x0A in data[-3:]:  # a banner's garbage may have begun
+        ended = data[-1] == 0x0A
+        if not ended and (data[-2] == 0x0A or data[-3] == 0x0A):  # a banner's garbage may have begun
             return False
-        self._line_open = data[-1] != 0x0A
+        self._line_open = not ended
         return True
 
     def feed(self, data: bytes, at: float) -> list[Verdict]:
@@ -187,7 +207,7 @@ class RateWatch:
             return out
         if not self._held and not data.translate(None, _GOOD) and not self._may_begin_garbage(data):
             kept = len(data) - 1 - data.rfind(b"\n") if len(data) > 2 else 0
-            if 0 < kept <= 2 and data[-kept:] in self._reader().beginnings():
+            if 0 < kept <= 2 and data[-kept:] in _beginnings(self.rate):
                 self._hold(data[-kept:], at)
                 data = data[:-kept]
                 self._line_open = False
@@ -240,7 +260,7 @@ class RateWatch:
             self._line_open = data[-1:] != b"\n"
             return False
         self._line_open = True
-        return data in self._reader().beginnings()
+        return data in _beginnings(self.rate)
 
     def tick(self, at: float) -> list[Verdict]:
         """To be called when :attr:`next_deadline` has passed."""
@@ -307,7 +327,7 @@ class RateWatch:
         while held:
             span = next(garbage(bytes(held)), None)
             if span is None:
-                if len(held) <= 2 and not over and bytes(held) in self._reader().beginnings():
+                if len(held) <= 2 and not over and bytes(held) in _beginnings(self.rate):
                     break
                 self._pass(out, len(held), at)
                 break
