@@ -48,6 +48,16 @@ class AutoRate:
         return self._watch.reads_well
 
     @property
+    def text_read(self) -> int:
+        """Bytes that were read as text at the present rate."""
+        return self._watch.text_read
+
+    @property
+    def inferred(self) -> int | None:
+        """The rate that was told from bytes sent at it, whether or not text was read at it since."""
+        return self._watch.inferred
+
+    @property
     def two_rates(self) -> bool:
         """True when a boot ROM was heard at its own rate."""
         return self._watch.two_rates

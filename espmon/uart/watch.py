@@ -147,6 +147,8 @@ class RateWatch:
         self.two_rates = two_rates
         #: the application's rate, once text was read at it
         self.settled: int | None = None
+        #: the rate that what was heard last was certainly sent at; None when only text read at a rate tells, or nothing does
+        self.inferred: int | None = None
         self.next_deadline: float | None = None
         self._held = bytearray()
         self._held_at = 0.0
@@ -180,6 +182,11 @@ class RateWatch:
     def reads_well(self) -> bool:
         """True when text was read at this rate."""
         return self._text >= _WELL
+
+    @property
+    def text_read(self) -> int:
+        """Bytes that were read as text at the present rate."""
+        return self._text
 
     def passes(self, data: bytes) -> bool:
         """True when `data` is plain text that :meth:`feed` would let through as it is; it is then done with.
@@ -424,9 +431,7 @@ class RateWatch:
                 self._remember(foreign, at)
                 self._consider(out, b"", at)
         else:
-            data = bytes(self._held[:end])
-            del self._held[:end]
-            out.append(Clear(data, at))
+            out.append(Clear(self._let_go(end), at))
 
     # --- changing the rate -----------------------------------------------------------------------------------------
 
@@ -544,6 +549,7 @@ class RateWatch:
 
     def _follow(self, out: list[Verdict], found: Guess) -> None:
         rate = found.rate
+        self.inferred = rate if rate <= _LOOK_UP * self.rate else None
         mixed = f"; {found.meant} meant for another crystal" if found.meant else ""
         if rate > _LOOK_UP * self.rate and self.rate < _TOP_RATE and _TOP_RATE not in self._refused:
             out.append(self._ask(_TOP_RATE, f"the board sends much faster than {self.rate} baud"))

@@ -12,7 +12,7 @@ import math
 import random
 import statistics
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from espmon.uart.banner import Banner
 from espmon.uart.watch import ChangeRate, Clear, Garbled, RateWatch, Verdict
@@ -149,10 +149,11 @@ def talk(lines: list[bytes], baud: float, per_second: float = 1000.0) -> list[tu
 
 def lines_found(session: Session, lines: list[bytes]) -> int:
     """How many of the lines stand in the text, whole and on lines of their own."""
-    return _whole(session.text, lines)
+    return whole_lines(session.text, lines)
 
 
-def _whole(text: bytes | bytearray, lines: list[bytes]) -> int:
+def whole_lines(text: bytes | bytearray, lines: list[bytes]) -> int:
+    """How many of the lines stand in `text`, whole and on lines of their own; as often as they do."""
     shown: dict[bytes, int] = {}
     for line in bytes(text).split(b"\n"):
         shown[line.rstrip(b"\r")] = shown.get(line.rstrip(b"\r"), 0) + 1
@@ -279,8 +280,8 @@ def outcome(
     return Outcome(
         seconds=first,
         sent=len(lines),
-        received=_whole(session.received, lines),
-        shown=_whole(session.text, lines),
+        received=whole_lines(session.received, lines),
+        shown=whole_lines(session.text, lines),
         changes=len(session.changes),
         left=left,
         ended_at=session.watch.rate,
@@ -328,6 +329,42 @@ def board_with_two_rates(
     return session, outcome(session, sent, app, 0.1, at, boots, start, rom=True)
 
 
+def board_that_says_little(
+    sent: int, seed: int, seconds: float = 120.0, start: int = 115200, every: float = 5.0
+) -> tuple[Session, Outcome]:
+    rng = random.Random(f"{sent}/{seed}/sparse")
+    lines = texts.lines("plain", rng, seconds / every, 30.0)
+    receiver, error = sim.usual_receiver(rng), rng.uniform(-0.015, 0.015)
+    session = run(RateWatch(start), sim.wire([(line, sent, every) for line in lines], 0.2), receiver, seconds, error)
+    return session, outcome(session, lines, sent, 0.2, seconds, start=start)
+
+
+def board_that_changes(first: int, second: int, seed: int, each: float = 10.0) -> tuple[Session, Outcome]:
+    """`first`, `second` and `first` again, without a pause; the watch begins at `first`."""
+    rng = random.Random(f"{first}/{second}/{seed}")
+    parts: list[tuple[bytes, float, float]] = []
+    lines: list[bytes] = []
+    for rate in (first, second, first):
+        some = texts.lines("plain", rng, each, min(1000.0, rate / 11))
+        lines += some
+        parts += talk(some, rate)
+    receiver, error = sim.usual_receiver(rng), rng.uniform(-0.015, 0.015)
+    session = run(RateWatch(first), sim.wire(parts, 0.2), receiver, 3 * each + 1, error)
+    # changes away from `first` are asked for here
+    return session, replace(outcome(session, lines, first, 0.2, 3 * each, start=first), left=0, wrong_sent_at=0)
+
+
+CHANGING = ((115200, 9600), (9600, 115200), (115200, 57600), (57600, 115200), (115200, 921600), (921600, 115200), (115200, 230400), (74880, 115200), (115200, 74880), (460800, 9600), (115200, 2000000))
+
+ADAPTERS = {
+    "every byte by itself": Adapter(latency=0.001, packet=1),
+    "62 bytes or 16 ms": Adapter(latency=0.016, packet=62),
+    "every 100 ms": Adapter(latency=0.1),
+    "refuses 921600 and above": Adapter(refuses=frozenset((921600, 1000000, 1152000, 1500000, 2000000))),
+    "256000 for 250000": Adapter(sets=((250000, 256000), (256000, 250000), (576000, 571429), (460800, 461538), (921600, 923076))),
+}
+
+
 @dataclass
 class Tally:
     """Outcomes, and whether they meet the thresholds of the live half."""
@@ -367,7 +404,7 @@ HEAD = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", default=["one", "two"], help="one, two (rates), styles, starts, adapters, sparse, loop")
+    parser.add_argument("what", nargs="*", default=["one", "two"], help="one, two (rates), styles, starts, adapters, sparse, changing, loop")
     parser.add_argument("--draws", type=int, default=12, help="runs per row")
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--start", type=int, default=115200)
@@ -400,6 +437,28 @@ def main() -> None:
                 f"ROM at 74880 and an application, {style}, {seconds:g} s, from {start}",
                 ((str(r), (board_with_two_rates(r, s, seconds, start, style)[1] for s in seeds)) for r in args.rates),
             )
+    if "starts" in args.what:  # a remembered rate that is wrong now
+        for begin in (9600, 57600, 74880, 460800, 921600, 2000000):
+            table(
+                f"one rate, plain, {seconds:g} s, from {begin}",
+                ((str(r), (board_with_one_rate(r, s, seconds, begin)[1] for s in seeds)) for r in args.rates),
+            )
+    if "adapters" in args.what:
+        for name, adapter in ADAPTERS.items():
+            table(
+                f"one rate, plain, {seconds:g} s, adapter: {name}",
+                ((str(r), (board_with_one_rate(r, s, seconds, start, adapter=adapter)[1] for s in seeds)) for r in args.rates),
+            )
+    if "sparse" in args.what:
+        table(
+            "a line every 5 s for 120 s",
+            ((str(r), (board_that_says_little(r, s)[1] for s in seeds)) for r in args.rates),
+        )
+    if "changing" in args.what:
+        table(
+            "changes its rate twice, 10 s each",
+            ((f"{a} {b}", (board_that_changes(a, b, s)[1] for s in seeds)) for a, b in CHANGING),
+        )
     if "loop" in args.what:
         for app in (115200, 74880, 230400, 57600, 921600):
             session, causes, lines = crash_loop(args.boots, 1, app)
