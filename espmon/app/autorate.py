@@ -34,6 +34,7 @@ class AutoRate:
         known, two_rates = memory.recall(board) if memory is not None and board is not None else (None, False)
         self.baud = fixed or start or known or DEFAULT_BAUD
         self._watch = RateWatch(self.baud, auto=fixed is None, two_rates=two_rates)
+        self._passes = self._watch.passes
         self._kept: tuple[int, bool] | None = (known, two_rates) if known is not None else None
         self._mono = 0.0
 
@@ -47,6 +48,16 @@ class AutoRate:
         return self._watch.reads_well
 
     @property
+    def text_read(self) -> int:
+        """Bytes that were read as text at the present rate."""
+        return self._watch.text_read
+
+    @property
+    def inferred(self) -> int | None:
+        """The rate that was told from bytes sent at it, whether or not text was read at it since."""
+        return self._watch.inferred
+
+    @property
     def two_rates(self) -> bool:
         """True when a boot ROM was heard at its own rate."""
         return self._watch.two_rates
@@ -55,7 +66,7 @@ class AutoRate:
         self._watch.rate_set(baud, at)
 
     def hear(self, chunk: Chunk) -> Sequence[Heard]:
-        if self._watch.passes(chunk.data):
+        if self._passes(chunk.data):
             return (chunk,)
         self._mono = chunk.mono
         verdicts = self._watch.feed(chunk.data, chunk.at)

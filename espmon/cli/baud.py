@@ -18,7 +18,7 @@ def baud(port: str, start: int, timeout_s: float, as_json: bool) -> None:
     """Find out at which baud rate a board talks.
 
     Listens only: the board is not reset and nothing is sent to it. Prints the rate; how it was found goes to standard
-    error. Status 26 when nothing arrived or no rate explains what did.
+    error. Status 26 when nothing arrived, only the boot ROM did, or no rate explains what did.
     """
     from espmon.app.baudrate import find_rate
 
@@ -28,7 +28,7 @@ def baud(port: str, start: int, timeout_s: float, as_json: bool) -> None:
         click.echo(
             json.dumps(
                 {"port": port, "baud": found.rate, "sure": found.sure, "rom_baud": found.rom_rate, "seconds": found.seconds,
-                 "received": found.received, "steps": steps}
+                 "received": found.received, "text": found.text, "steps": steps}
             )
         )  # fmt: skip
         return
@@ -37,5 +37,6 @@ def baud(port: str, start: int, timeout_s: float, as_json: bool) -> None:
     if found.rom_rate is not None and found.rom_rate != found.rate:
         click.echo(f"The boot ROM talks at {found.rom_rate} baud.", err=True)
     if not found.sure:
-        click.echo(f"Not sure: only {found.received} bytes arrived in {found.seconds} s.", err=True)
+        told = f"{found.text} bytes of text were read at it" if found.text else "what arrived was sent at it, and nothing came since"
+        click.echo(f"Not sure: {told}, {found.received} bytes arrived in {found.seconds} s.", err=True)
     click.echo(str(found.rate))

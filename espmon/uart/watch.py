@@ -11,11 +11,13 @@ reason to change; only garbage that goes on, with nothing readable between, is. 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 from espmon.uart.banner import ROM_RATE, BannerReader
 from espmon.uart.capture import Stretch, boundary, garbage, read_capture, text_share, wrong_rate
 from espmon.uart.rate import Guess, guess
+from espmon.uart.wire import RECEIVERS, Reception, waveform
 
 _GOOD = bytes((*range(0x20, 0x7F), 9, 10, 13, 27, 8, 7, 12))
 # A UTF-8 sequence that has not ended yet.
@@ -32,22 +34,33 @@ _EVIDENCE_MOST = 1024
 #: text bytes after which a rate reads well
 _WELL = 80
 #: garbage bytes needed to change a rate that was never seen to read well, and one that was
-_ENOUGH = 48
+_ENOUGH = 32
 _ENOUGH_WELL = 400
 _ENOUGH_WELL_S = 0.35
+_LATEST = 128
 #: near random bytes needed before looking from above
-_ENOUGH_RANDOM = 72
+_ENOUGH_RANDOM = 32
 #: and how little worse than noise text must explain them, in nats per byte (real noise: 0.07 to 0.15)
 _NOISE = 0.05
+#: a board that says a little now and then: so many bytes, in so many bursts over so many seconds, are enough to look
+_SPARSE = 20
+_SPARSE_BURSTS = 3
+_SPARSE_S = 4.0
 #: garbage that goes on so long at a rate that never read anything is looked at from above in any case
 _PATIENT = 320
 _PATIENT_S = 1.0
 #: text at the ROM's rate ends by itself after the loads, 400 characters: only what goes on is an application's
 _ROM_LASTS_S = 0.25
+#: what arrives so long after a banner did is certainly not the ROM's (57 ms of text, loads between, slow adapters)
+_ROM_OVER_S = 0.45
 _ROM_TEXT = 500
 _FOREIGN_AT_ROM_RATE = 600
 #: above this ratio sender / receiver the bytes are near random: look again from above, which loses nothing
 _LOOK_UP = 4.5
+#: above this one, where neighbouring rates make much the same bytes, a rate is believed with this margin, in nats;
+#: with less it is looked at from above too
+_MUCH_FASTER = 1.9
+_MARGIN_FASTER = 16.0
 _TOP_RATE = 921600
 #: so often a rate is asked for that is never set
 _TRIES = 2
@@ -100,6 +113,31 @@ def _looks_random(heard: bytes) -> bool:
     )
 
 
+@cache
+def _beginnings(received_at: int) -> frozenset[bytes]:
+    """The first one or two bytes that are received of a boot ROM's banner. As `BannerReader.beginnings`, without its tables:
+    a board that talks at one rate never needs those (6 ms)."""
+    if not BannerReader(received_at).able:
+        return frozenset()
+    wave = waveform(b"\r\n ets Jan")
+    out = set()
+    for error in (0.0, -0.015, 0.015, -0.035, 0.035):
+        for receiver in RECEIVERS:
+            reception = Reception(received_at / (ROM_RATE * (1 + error)), receiver)
+            for first, ahead in reception.frames(wave & reception.mask):
+                out.add(bytes((first,)))
+                out |= {bytes((first, second)) for second, _ in reception.frames(wave >> ahead & reception.mask)}
+    return frozenset(out)
+
+
+def _explained(stretches: list[Stretch], rate: int) -> list[Stretch]:
+    """`stretches` as they stand when the port is about to be, or was just, set to `rate`: more is known of the sender than
+    these bytes say, so what they say against it alone is not told."""
+    return [
+        s if s.banners or s.sent_at is None or abs(s.sent_at / rate - 1) < 0.035 else replace(s, sent_at=None) for s in stretches
+    ]
+
+
 class RateWatch:
     """Watches one port. `auto`: may ask for other rates. `two_rates`: the boot ROM is known to talk at 74880."""
 
@@ -109,14 +147,19 @@ class RateWatch:
         self.two_rates = two_rates
         #: the application's rate, once text was read at it
         self.settled: int | None = None
+        #: the rate that what was heard last was certainly sent at; None when only text read at a rate tells, or nothing does
+        self.inferred: int | None = None
         self.next_deadline: float | None = None
         self._held = bytearray()
         self._held_at = 0.0
+        self._arrivals: list[tuple[int, float]] = []  # (index into held, when the bytes from there on came)
+        self._bursts = 0
         self._readers: dict[int, BannerReader] = {}
         self._evidence = bytearray()
         self._garbage_from: float | None = None
         self._banner_at = float("-inf")
-        self._looked_up = False
+        #: the rate that was looked from, where nothing was found that is better
+        self._looked_up: int | None = None
         self._left_over: list[Verdict] = []
         self._next_look = _ENOUGH
         self._garbage = 0
@@ -140,6 +183,11 @@ class RateWatch:
         """True when text was read at this rate."""
         return self._text >= _WELL
 
+    @property
+    def text_read(self) -> int:
+        """Bytes that were read as text at the present rate."""
+        return self._text
+
     def passes(self, data: bytes) -> bool:
         """True when `data` is plain text that :meth:`feed` would let through as it is; it is then done with.
 
@@ -147,9 +195,10 @@ class RateWatch:
         """
         if not self._calm or len(data) <= 2 or data.translate(None, _GOOD):
             return False
-        if data[-1] != 0x0A and 0x0A in data[-3:]:  # a banner's garbage may have begun
+        ended = data[-1] == 0x0A
+        if not ended and (data[-2] == 0x0A or data[-3] == 0x0A):  # a banner's garbage may have begun
             return False
-        self._line_open = data[-1] != 0x0A
+        self._line_open = not ended
         return True
 
     def feed(self, data: bytes, at: float) -> list[Verdict]:
@@ -159,27 +208,49 @@ class RateWatch:
         just_changed = self._rate_before != self.rate and at - self._changed_at < _SETTLE_S
         if just_changed and not self._held and self._came_late(data):
             stretches = read_capture(data, self._rate_before, self._reader(self._rate_before))
-            late = stretches or [Stretch(start=0, end=len(data), sent_at=None, confidence=0.5)]
+            late = _explained(stretches, self.rate) or [Stretch(start=0, end=len(data), sent_at=None, confidence=0.5)]
             out.append(Garbled(data, at, self._rate_before, tuple(late)))
             self._set_deadline()
             return out
         if not self._held and not data.translate(None, _GOOD) and not self._may_begin_garbage(data):
             kept = len(data) - 1 - data.rfind(b"\n") if len(data) > 2 else 0
-            if 0 < kept <= 2 and data[-kept:] in self._reader().beginnings():
-                self._held += data[-kept:]
-                self._held_at = at
+            if 0 < kept <= 2 and data[-kept:] in _beginnings(self.rate):
+                self._hold(data[-kept:], at)
                 data = data[:-kept]
                 self._line_open = False
             out.append(Clear(data, at))
             self._read(data)
         else:
-            self._held += data
-            self._held_at = at
+            self._hold(data, at)
             out += self._sort(at, over=len(self._held) > _HELD_MOST)
         if self._rom_until is not None:
             self._follow_rom(out, at)
         self._set_deadline()
         return out
+
+    def _hold(self, data: bytes, at: float) -> None:
+        self._arrivals.append((len(self._held), at))
+        self._held += data
+        self._held_at = at
+
+    def _let_go(self, count: int) -> bytes:
+        """The first `count` held bytes, which are then no longer held."""
+        data = bytes(self._held[:count])
+        del self._held[:count]
+        left = [(max(0, index - count), at) for index, at in self._arrivals]
+        # several may now claim index 0: the last of them tells when it came
+        self._arrivals = [pair for n, pair in enumerate(left) if n + 1 == len(left) or left[n + 1][0] > 0]
+        if not self._held:
+            self._arrivals.clear()
+        return data
+
+    def _came(self, index: int) -> float:
+        """When the held byte `index` arrived."""
+        return next((at for start, at in reversed(self._arrivals) if start <= index), self._held_at)
+
+    def _later_than(self, at: float) -> int:
+        """Index of the first held byte that arrived after `at`."""
+        return next((index for index, when in self._arrivals if when > at), len(self._held))
 
     @staticmethod
     def _came_late(data: bytes) -> bool:
@@ -196,12 +267,13 @@ class RateWatch:
             self._line_open = data[-1:] != b"\n"
             return False
         self._line_open = True
-        return data in self._reader().beginnings()
+        return data in _beginnings(self.rate)
 
     def tick(self, at: float) -> list[Verdict]:
         """To be called when :attr:`next_deadline` has passed."""
         out, self._left_over = self._left_over, []
         if self._held and at >= self._held_at + SILENCE_S:
+            self._bursts += 1
             out += self._sort(at, over=True)
         if self._rom_until is not None:
             self._follow_rom(out, at)
@@ -232,10 +304,10 @@ class RateWatch:
             self._text = 0
         else:  # opened, or opened again, at the rate that it had: nothing can come late
             self._rate_before = rate
-        self._evidence.clear()
-        self._garbage = 0
+        self._forget()
         self._next_look = _ENOUGH
         self._changed_at = at
+        self._garbage_from = None
 
     def before_reset(self, at: float) -> list[Verdict]:
         """espmon is about to reset the board: where the ROM talks at its own rate, listen at that one first."""
@@ -262,7 +334,7 @@ class RateWatch:
         while held:
             span = next(garbage(bytes(held)), None)
             if span is None:
-                if len(held) <= 2 and not over and bytes(held) in self._reader().beginnings():
+                if len(held) <= 2 and not over and bytes(held) in _beginnings(self.rate):
                     break
                 self._pass(out, len(held), at)
                 break
@@ -292,8 +364,7 @@ class RateWatch:
         return len(rest) >= 24
 
     def _pass(self, out: list[Verdict], count: int, at: float) -> None:
-        data = bytes(self._held[:count])
-        del self._held[:count]
+        data = self._let_go(count)
         if data:
             out.append(Clear(data, at))
             self._read(data)
@@ -305,13 +376,12 @@ class RateWatch:
         if len(data) >= 24:
             self._garbage_from = None
             if self._evidence:
-                self._evidence.clear()
-                self._garbage = 0
+                self._forget()
                 self._next_look = _ENOUGH
         if self._text >= _WELL and self._rom_until is None:
             self.settled = self.rate
             self._hops = 0
-            self._looked_up = False
+            self._looked_up = None
         if self._rom_until is not None:
             self._rom_text += data
             del self._rom_text[:-600]
@@ -332,9 +402,11 @@ class RateWatch:
         if self.reads_well:
             # in text that reads well, an island is a boot ROM's; anything else has to be long to be believed
             stretches = [s for s in stretches if s.banners or s.sent_at == ROM_RATE or s.end - s.start >= _LONG_ISLAND]
-        if any(s.banners for s in stretches):
-            self._banner_at = at
+        if banners := [b for s in stretches for b in s.banners]:
+            self._banner_at = max(self._banner_at, self._came(banners[-1].start))
             self.two_rates = self.two_rates or any(s.sent_at == ROM_RATE for s in stretches)
+        if self._asked is not None:
+            stretches = _explained(stretches, self._asked)
         if not stretches and end >= 24 and held.count(0, 0, end) > 0.97 * end and not self.reads_well:
             stretches = [Stretch(start=0, end=end, sent_at=None, confidence=0.5, slower=True)]
         elif not stretches and self._asked is not None:  # what is asked for explains them
@@ -352,17 +424,14 @@ class RateWatch:
             last = boundary(held, end, stretches[-1].sent_at, self.rate, ends)
             if first > 0:
                 self._pass(out, first, at)
-            shifted = tuple(s.moved(-first) for s in stretches)
-            data = bytes(self._held[: last - first])
-            del self._held[: last - first]
-            out.append(Garbled(data, at, self.rate, shifted))
-            if told and (foreign := self._foreign(data, list(shifted))):
+            shifted = [s.moved(-first) for s in stretches]
+            foreign = self._foreign(bytes(self._held[: last - first]), shifted) if told else b""
+            out.append(Garbled(self._let_go(last - first), at, self.rate, tuple(shifted)))
+            if foreign:
                 self._remember(foreign, at)
                 self._consider(out, b"", at)
         else:
-            data = bytes(self._held[:end])
-            del self._held[:end]
-            out.append(Clear(data, at))
+            out.append(Clear(self._let_go(end), at))
 
     # --- changing the rate -----------------------------------------------------------------------------------------
 
@@ -372,6 +441,10 @@ class RateWatch:
         self._evidence += data
         self._garbage += len(data)
         del self._evidence[:-_EVIDENCE_MOST]
+
+    def _forget(self) -> None:
+        self._evidence.clear()
+        self._garbage = self._bursts = 0
 
     def _consider(self, out: list[Verdict], more: bytes, at: float) -> None:
         """Asks for another rate when the garbage heard, and the open stretch `more`, say so clearly."""
@@ -383,7 +456,8 @@ class RateWatch:
         more = self._without_rom(more)
         heard = bytes(self._evidence) + more
         count = self._garbage + len(more)
-        if count < self._next_look:
+        sparse = count >= _SPARSE and self._bursts >= _SPARSE_BURSTS and lasted >= _SPARSE_S and self._may_look_up()
+        if count < self._next_look and not sparse:
             return
         self._next_look = count + max(16, count // 2)
         well = self.reads_well
@@ -401,16 +475,23 @@ class RateWatch:
             return
         heard = heard[-_EVIDENCE_MOST:]
         found = wrong_rate(heard, self.rate)
+        if found is None and not well and len(heard) > 2 * _LATEST:
+            # a ROM at a rate of its own is no help: what came last may be the application alone
+            found = wrong_rate(heard[-_LATEST:], self.rate)
         if found is None:
-            self._look_up(out, heard, patient=count >= _PATIENT and lasted >= _PATIENT_S)
+            self._look_up(out, heard, count >= _PATIENT and lasted >= _PATIENT_S, sparse)
             return
         if count < 64 and found.margin < 12:
             return
         if abs(found.rate / ROM_RATE - 1) < 0.035 and count < _FOREIGN_AT_ROM_RATE * (2 if well else 1):
             # the ROM falls silent by itself; an application that talks at its rate goes on
-            if well or lasted < _ROM_LASTS_S or at - self._banner_at < _ROM_LASTS_S:
+            if well or lasted < _ROM_LASTS_S or at - self._banner_at < _ROM_OVER_S:
                 self._next_look = count + 16
                 return
+        if found.rate > _MUCH_FASTER * self.rate and found.margin < _MARGIN_FASTER and self._may_look_up():
+            self._looked_up = self.rate
+            out.append(self._ask(_TOP_RATE, f"the board sends faster than {self.rate} baud"))
+            return
         self._follow(out, found)
 
     def _without_rom(self, data: bytes) -> bytes:
@@ -418,24 +499,33 @@ class RateWatch:
         if next(self._reader().candidates(data), None) is None:
             return data
         stretches = read_capture(data, self.rate, self._reader())
-        if any(s.banners and s.end == len(data) for s in stretches):
-            self._banner_at = max(self._banner_at, self._held_at)
+        if banners := [b for s in stretches for b in s.banners]:
+            self._banner_at = max(self._banner_at, self._came(banners[-1].start))
         return self._foreign(data, stretches)
 
     def _foreign(self, data: bytes, stretches: list[Stretch]) -> bytes:
-        """What of `data` the ROM can't have sent: outside its stretches, or longer than it ever talks."""
+        """What of `data`, the first held bytes, the ROM can't have sent: outside its stretches, or longer or later than it
+        ever talks."""
         most = int(_ROM_TEXT * max(1.0, self.rate / ROM_RATE))
         out = bytearray()
         at = 0
         for s in stretches:
             out += data[at : s.start]
-            out += data[s.banners[-1].end + most : s.end] if s.banners else data[s.start : s.end]
+            if not s.banners:
+                out += data[s.start : s.end]
+            for n, b in enumerate(s.banners):
+                following = s.banners[n + 1].start if n + 1 < len(s.banners) else s.end
+                over = min(b.end + most, max(b.end, self._later_than(self._came(b.start) + _ROM_OVER_S)))
+                out += data[over:following]
             at = s.end
         return bytes(out + data[at:])
 
-    def _look_up(self, out: list[Verdict], heard: bytes, patient: bool) -> None:
+    def _may_look_up(self) -> bool:
+        return not (self._looked_up == self.rate or self.reads_well or _TOP_RATE in self._refused or self.rate >= _TOP_RATE // 2)
+
+    def _look_up(self, out: list[Verdict], heard: bytes, patient: bool, sparse: bool) -> None:
         """Near random bytes may be text at many times our rate: seen once from above, where nothing is lost."""
-        if self.reads_well or len(heard) < _ENOUGH_RANDOM:
+        if self.reads_well or (len(heard) < _ENOUGH_RANDOM and not sparse):
             return
         best = guess(heard, self.rate)
         if best is None:
@@ -443,21 +533,23 @@ class RateWatch:
         if patient and 0.84 < best.rate / self.rate < 1.19 and best.rate != self.rate and best.margin > 0.3 * best.received:
             self._follow(out, best)  # a rate close to ours that text is clearly likelier at
             return
-        if _TOP_RATE in self._refused or self._looked_up or self.rate >= _TOP_RATE // 2:
+        if not self._may_look_up():
             return
         if patient and best.order > -0.3 * len(heard) and text_share(heard) < 0.6:
-            self._looked_up = True
+            self._looked_up = self.rate
             out.append(self._ask(_TOP_RATE, f"nothing that comes at {self.rate} baud can be read"))
             return
-        if best.rate < _LOOK_UP * self.rate:
+        if best.rate < _MUCH_FASTER * self.rate:
             return
-        noise = -_NOISE * len(heard) * (1.0 if len(heard) < 300 else 1.6)
-        if best.gain > -1.3 and best.order > noise and _looks_random(heard):
-            self._looked_up = True
+        noise = -_NOISE * max(len(heard), 100) * (1.0 if len(heard) < 300 else 1.6)
+        likely = best.order > 10 and best.margin > _MARGIN_FASTER and best.gain > -0.9
+        if likely or (best.gain > -1.3 and best.order > noise and _looks_random(heard)):
+            self._looked_up = self.rate
             out.append(self._ask(_TOP_RATE, f"the board may send much faster than {self.rate} baud"))
 
     def _follow(self, out: list[Verdict], found: Guess) -> None:
         rate = found.rate
+        self.inferred = rate if rate <= _LOOK_UP * self.rate else None
         mixed = f"; {found.meant} meant for another crystal" if found.meant else ""
         if rate > _LOOK_UP * self.rate and self.rate < _TOP_RATE and _TOP_RATE not in self._refused:
             out.append(self._ask(_TOP_RATE, f"the board sends much faster than {self.rate} baud"))
@@ -467,8 +559,7 @@ class RateWatch:
     def _ask(self, rate: int, why: str) -> ChangeRate:
         self._asked = rate
         self._hops += 1
-        self._evidence.clear()
-        self._garbage = 0
+        self._forget()
         # a board that no rate reads is looked at ever more rarely
         self._next_look = _ENOUGH * (1 if self._hops <= 4 else 8)
         return ChangeRate(rate, why)
