@@ -24,6 +24,7 @@ import espmon.events as ev
 from espmon.app.config import Candidate, Config, Section, assign, is_loopback
 from espmon.app.hooks import Hooks
 from espmon.app.listener import NEAR_OPENING_S, NEAR_RESET_S, Decodes, reset_sequence, with_rounding
+from espmon.app.ordinary import is_ordinary
 from espmon.app.rate import DEFAULT_BAUD, FixedRate, RateFollower, WishRate
 from espmon.app.readers import Reader, ThreadReader, raise_descriptor_limit
 from espmon.app.recovery import IN_LOADER, Do, Emit, Fleet, PolicySettings, RecoveryPolicy, RungResult
@@ -239,23 +240,7 @@ def log_limits(config: Config) -> LogLimits:
     )
 
 
-_BORING = b" \t\r"
 _PRINTABLE = bytes([9, 10, 13, 27, *range(0x20, 0x7F)])
-
-
-def is_ordinary(line: bytes) -> bool:
-    """True for a line that a working firmware would print: at least three characters, nearly all printable."""
-    line = line.strip(_BORING)
-    if len(line) < 3:
-        return False
-    odd = sum(1 for c in line[:200] if (c < 0x20 and c not in (9, 27)) or c == 0x7F)
-    if odd:
-        return False
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 class Supervisor:
@@ -852,6 +837,7 @@ class Supervisor:
                 pieces.append(data)
             block = b"".join(pieces)
             watch.inbox_taken += len(block)
+            watch.policy.bytes_heard(at)
             if watch.skipped:
                 skipped, watch.skipped = watch.skipped, 0
                 self.publish(watch, ev.Gap(at=now, port=watch.name, bytes=skipped, reason="decoder too slow; the raw log has them"))
