@@ -9,7 +9,7 @@ _BORING = b" \t\r"
 # boot as a fact; an ESP32 repeats `invalid header` until a watchdog bites, and the boot loaders explain themselves.
 _COMPLAINTS = re.compile(
     rb"invalid header: ?0x|flash read err|ets_main\.c \d*|csum err|ets [A-Z][a-z]{2} +\d|rst:0x|load:0x|entry 0x"
-    rb"|(?:load|tail|chksum|csum|ho) ?(?:0x)?[0-9a-f]+\b"
+    rb"|load 0x[0-9a-f]{8}, len |tail \d+$|chksum 0x|csum 0x|ho \d+ tail "
     rb"|(?:\x1b\[[0-9;]*m)?[EWI] \(\d+\) (?:boot|esp_image|flash_parts|bootloader\w*)(?:\.esp\w+)?: "
 )
 
