@@ -27,15 +27,20 @@ from espmon.errors import InputUnreadable
 SLICE = 0.02  # seconds of wall time after which a waiting reader looks again, when nothing is announced
 
 
-def small_image(chip: str, text: bytes = b"espmon virtual board\0", *, digest: bool = False) -> bytes:
+def small_image(
+    chip: str, text: bytes = b"espmon virtual board\0", *, digest: bool = False, size_code: int | None = None
+) -> bytes:
     """A valid image for `chip` that holds `text` (a multiple of 4 is made of it) as its one segment.
 
-    `digest`: with the SHA-256 that ESP-IDF appends (ESP32 family).
+    `digest`: with the SHA-256 that ESP-IDF appends (ESP32 family). `size_code`: the header's nibble for the flash size;
+    4 MiB without.
     """
     silicon = SILICON[chip]
     content = text + b"\0" * (-len(text) % 4)
     address = silicon.chip.code_ranges[1][0]
-    out = struct.pack("<BBBBI", 0xE9, 1, 2, 0x20 if silicon.chip.image_chip_id is not None else 0x40, address)
+    if size_code is None:
+        size_code = 2 if silicon.chip.image_chip_id is not None else 4
+    out = struct.pack("<BBBBI", 0xE9, 1, 2, size_code << 4, address)
     if silicon.chip.image_chip_id is not None:
         out += struct.pack("<B3xHB2H4xB", 0xEE, silicon.chip.image_chip_id, 0, 0, 0xFFFF, digest)
     out += struct.pack("<II", address, len(content)) + content
@@ -58,9 +63,12 @@ def idf_pieces(chip: str, slot_size: int = 0x60000) -> list[tuple[int, bytes]]:
         Partition(kind=0, subtype=0x11, offset=0x10000 + slot_size, size=slot_size, label="ota_1"),
     ]
     return [
-        (SILICON[chip].chip.boot_offset, small_image(chip, b"ESP-IDF v5.1.2 " + NAME + b"\0" + code[:15_000], digest=True)),
+        (
+            SILICON[chip].chip.boot_offset,
+            small_image(chip, b"ESP-IDF v5.1.2 " + NAME + b"\0" + code[:15_000], digest=True, size_code=0),  # 1 MiB: fits all
+        ),
         (0x8000, partition_table(table)),
-        (0x10000, small_image(chip, b"espmon virtual application\0" + code, digest=True)),
+        (0x10000, small_image(chip, b"espmon virtual application\0" + code, digest=True, size_code=0)),
     ]
 
 
