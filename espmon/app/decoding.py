@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import espmon.events as ev
 from espmon.app.listener import NEAR_OPENING_S, NEAR_RESET_S, with_rounding
+from espmon.app.ordinary import is_ordinary
 from espmon.app.publisher import Publisher
 from espmon.app.rate import WishRate
 from espmon.app.recovery import Do, Emit
@@ -25,22 +26,6 @@ _log = logging.getLogger(__name__)
 DECODE_EVERY_S = 0.05
 _HURRY_S = 2.0  # a board that changes its rate does so within this time of its reset
 _TOGETHER_S = 0.1
-_BORING = b" \t\r"
-
-
-def is_ordinary(line: bytes) -> bool:
-    """True for a line that a working firmware would print: at least three characters, nearly all printable."""
-    line = line.strip(_BORING)
-    if len(line) < 3:
-        return False
-    odd = sum(1 for c in line[:200] if (c < 0x20 and c not in (9, 27)) or c == 0x7F)
-    if odd:
-        return False
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _gathered(inbox: deque[tuple[float, float, bytes]]) -> Chunk:
@@ -141,6 +126,7 @@ class Decoding:
         while watch.inbox:
             chunk = _gathered(watch.inbox)
             watch.inbox_taken += len(chunk.data)
+            watch.policy.bytes_heard(chunk.at)
             if watch.skipped:
                 skipped, watch.skipped = watch.skipped, 0
                 reason = "decoder too slow; the raw log has them"

@@ -60,8 +60,19 @@ PARKED_S = 10.0
 BROWNOUT_HOLD_S = 3600.0
 # After a restart of the host in the middle of a rung: listen this long for a talking board before resuming.
 RESUME_LISTEN_S = 3.0
-# How often one incident survives the host's death before it is given up.
+# After a rung that the port's going away cut short: the waits before it is looked at again.
+AWAY_S = (3.0, 10.0, 30.0, 60.0, 120.0)
+# How often one incident survives the host's death, or the port's going away, before it is given up.
 RESUMES = 5
+# A complaint about the flash is believed when no ordinary text comes for this long: a boot loader that finds one application
+# slot damaged may start the other.
+COMPLAINT_S = 2.0
+# The ROM and the second-stage boot loader complain within seconds of a boot; the same words later are an application's own.
+ROM_WORDS_S = 10.0
+# A wall clock that goes back by more than this was set; less is the order in which events arrive.
+SET_BACK_S = 1.0
+# How many times `alive_s` a board that keeps restarting in order is watched after a rung before it is let be.
+RESTLESS = 4
 HOUR_S = 3600.0
 
 
@@ -79,6 +90,7 @@ class PolicySettings:
     power_cycle: bool = False
     erase_parameters: bool = False
     image: str | None = None
+    by_hand: bool = False  # a person watches: pauses and budgets are theirs to overrule, guards are not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,11 +116,13 @@ Decision = Emit | Do
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RungResult:
-    """How a rung went. `outcome`: ``done``, ``failed`` or ``refused`` (a guard of the executor). `differs`: what compare found."""
+    """How a rung went. `outcome`: ``done``, ``failed``, ``refused`` (a guard of the executor) or ``lost`` (the port went away in
+    the middle: the rung is looked at again). `differs`: what compare found. `brownout`: the board's supply fell meanwhile."""
 
     outcome: str
     reason: str | None = None
     differs: bool | None = None
+    brownout: bool = False
 
 
 @dataclass(slots=True)
@@ -128,6 +142,8 @@ class Incident:
     written: bool = False
     resumes: int = 0
     mode: str | None = None  # a person asked for it and allowed this much; None: what the configuration allows
+    seen_failing: bool = True  # a failure was heard; False: a person says so, and a silent board may be a healthy one
+    interrupted: str = "the host stopped"  # why the running rung has to be looked at again
 
 
 @dataclass(slots=True)
@@ -140,6 +156,7 @@ class _Life:
     crashed: float | None = None
     flash_error: float | None = None
     download: bool = False
+    bytes_at: float | None = None  # anything at all was received, readable or not
     progressed: bool = False  # it was healthy before it crashed
     heard: bool = True  # False: made from a reset of ours, nothing was heard of it yet
     marker: float | None = None
@@ -155,9 +172,17 @@ class _Life:
         return next((at for at, _ in self.text if at >= base + seconds), None)
 
 
+def _words(cause: ResetCause | None) -> str:
+    return f"{cause.name or ''} {cause.meaning or ''}".lower() if cause else ""
+
+
 def _is_brownout(cause: ResetCause | None) -> bool:
-    words = f"{cause.name or ''} {cause.meaning or ''}".lower() if cause else ""
-    return "brown" in words
+    return "brown" in _words(cause)
+
+
+def _is_wake_up(cause: ResetCause | None) -> bool:
+    """True for the end of a deep sleep: the firmware ran as far as going to sleep in order."""
+    return "deep sleep" in _words(cause)
 
 
 class Fleet:
@@ -221,6 +246,7 @@ class RecoveryPolicy:
         self._told_loop = False
         self._resume_at: float | None = None
         self._parked_retry = float("-inf")
+        self._ticked = float("-inf")
         self._saved = json.dumps(state) if state else ""
         if state:
             self._restore(state, at)
@@ -264,6 +290,7 @@ class RecoveryPolicy:
         self.recovered_at = min(float(recovered), at) if recovered is not None else None
         if stored := state.get("incident"):
             self.incident = Incident(**stored)
+            self.incident.interrupted = "the host stopped"
             self._cause = self.incident.cause
             if self.incident.running is None and self.incident.judging_since is None:
                 # stored between two rungs: what was decided had not begun
@@ -276,6 +303,7 @@ class RecoveryPolicy:
     def change(self, settings: PolicySettings) -> None:
         """New settings after a reload; an incident goes on under them."""
         self.settings = settings
+        self._parked_retry = min(self._parked_retry, self.quiet_until)
 
     # --- what the board does ---
 
@@ -296,6 +324,10 @@ class RecoveryPolicy:
             # no boot was heard: it runs since before we listened
             life.began = at - self.settings.healthy_after_s
         life.text.append((at, line))
+
+    def bytes_heard(self, at: float) -> None:
+        """Anything was received, readable or not: a board that sends is not a silent one."""
+        self._life.bytes_at = at
 
     def observe(self, event: Event) -> list[Decision]:
         """Any event of this port, in order. Returns what follows from it."""
@@ -319,7 +351,9 @@ class RecoveryPolicy:
             ours = event.caused_by in ("espmon", "open") or at <= self._ours_until
             abnormal = bool(event.reset and event.reset.abnormal)
             download = bool(event.boot_mode and event.boot_mode.download)
-            out += self._booted(at, abnormal, ours, download, (event.reset.meaning if event.reset else None) or "")
+            out += self._booted(
+                at, abnormal, ours, download, (event.reset.meaning if event.reset else None) or "", woke=_is_wake_up(event.reset)
+            )
         elif isinstance(event, Reset):
             out += self._reset_told(at, event)
         elif isinstance(event, Crash) and not (self.incident and self.incident.running):
@@ -328,12 +362,14 @@ class RecoveryPolicy:
             self._life.crashed = at
             self._cause = event.explanation or event.message or event.kind
         elif isinstance(event, FlashError):
-            out += self._flash_error(at, event)
+            self._flash_error(at, event)
         elif isinstance(event, DownloadMode):
             self._life.download = True
         return out
 
-    def _booted(self, at: float, abnormal: bool, ours: bool, download: bool, meaning: str) -> list[Decision]:
+    def _booted(
+        self, at: float, abnormal: bool, ours: bool, download: bool, meaning: str, *, woke: bool = False
+    ) -> list[Decision]:
         before, self._life = self._life, _Life(began=at, ours=ours, download=download)
         if ours:
             self._ours_until = float("-inf")  # one reset, one boot: the next is the board's own doing
@@ -343,18 +379,34 @@ class RecoveryPolicy:
             return []  # the host has just restarted; the interrupted rung is looked at first
         failed = (abnormal or before.crashed is not None or before.flash_error is not None) and not ours
         if not failed:
+            if woke and not ours:
+                return self._slept(at)
             return []
         if abnormal and before.flash_error is None and before.crashed is None:
             self._cause = meaning
         self._life.counted = True
         return self._failed(at, before)
 
+    def _slept(self, at: float) -> list[Decision]:
+        """The board went to sleep in order and woke up by itself: the sign of health of one that never lives for long."""
+        if self.incident is not None and self.incident.judging_since is not None:
+            return self._recovered(at, "the board slept and woke up by itself")
+        if self.incident is None:
+            self._forget_failures()
+        return []
+
+    def _forget_failures(self) -> None:
+        self._failures.clear()
+        self._lives.clear()
+        self._told_loop = False
+        self._refused = None
+
     def _reset_told(self, at: float, event: Reset) -> list[Decision]:
         """A reset reason printed by the firmware: details of the boot just seen, or the only trace of one."""
         abnormal = bool(event.reset and event.reset.abnormal)
         life = self._life
         if not abnormal:
-            return []
+            return self._slept(at) if _is_wake_up(event.reset) and not life.ours else []
         if life.began is not None and at - life.began <= 3.0:
             if life.counted or life.ours or (self.incident and self.incident.running is not None):
                 return []
@@ -370,12 +422,12 @@ class RecoveryPolicy:
         if self.incident:
             if lived is not None and lived < self.settings.alive_s:
                 self.incident.life_s = max(self.incident.life_s, lived)
+            self.incident.seen_failing = True
+            if before.flash_error is not None:
+                self.incident.damaged = True
             return self._rung_failed(at, "the board failed again")
         if self._progress(before, at):
-            self._failures.clear()
-            self._lives.clear()
-            self._told_loop = False
-            self._refused = None
+            self._forget_failures()
         self._failures.append(at)
         self._failures = [t for t in self._failures if 0 <= at - t <= self.settings.within_s]
         if lived is not None:
@@ -393,16 +445,13 @@ class RecoveryPolicy:
             return True
         return life.flash_error is None and life.began is not None and until - life.base() >= self.settings.alive_s
 
-    def _flash_error(self, at: float, event: FlashError) -> list[Decision]:
-        first = self._life.flash_error is None
-        self._life.heard = True
-        self._life.flash_error = at
+    def _flash_error(self, at: float, event: FlashError) -> None:
+        life = self._life
+        life.heard = True
+        if life.began is not None and life.flash_error is None and at - life.began > ROM_WORDS_S:
+            return  # neither the ROM nor a boot loader: a firmware that runs talks about flash
+        life.flash_error = at
         self._cause = event.message or event.meaning or "flash error"
-        incident = self.incident
-        if incident and incident.running is None and self._resume_at is None and first:
-            incident.damaged = True
-            return self._rung_failed(at, f"the boot ROM reports damage: {self._cause}")
-        return []
 
     # --- incidents ---
 
@@ -439,6 +488,8 @@ class RecoveryPolicy:
             return "brake", self.fleet.reason()
         if self._browned_out(at):
             return "brownout", "brownout text was seen; check the supply first"
+        if s.by_hand:
+            return None
         if at < self.quiet_until:
             return "pause", f"cooling down for another {self.quiet_until - at:.0f} s after {self.strikes} failed attempts"
         # a start in the future was stored before the clock was set back: it counts as recent
@@ -459,6 +510,7 @@ class RecoveryPolicy:
             damaged=damaged,
             life_s=max(self._lives, default=0.0),
             mode=mode,
+            seen_failing=bool(self._failures) or self._life.flash_error is not None,
         )
         self._refused = None
         return self._next(at, self._cause or "boot loop")
@@ -517,14 +569,16 @@ class RecoveryPolicy:
         rows.append((Rung.LEAVE, visible))
         not_flash = None if flash else f"recover = {self.mode!r} does not allow it"
         rows.append((Rung.COMPARE, not_flash or no_image))
-        budget = None if len(writes) < s.per_hour else "this image was written too often within an hour"
+        by_hand = s.by_hand or (incident is not None and incident.mode is not None)
+        budget = None if len(writes) < s.per_hour or by_hand else "this image was written too often within an hour"
         known = incident is not None and incident.differs is not None
         equal = "flash equals the image" if known and incident and not incident.differs else None
-        rows.append((Rung.WRITE, not_flash or no_image or budget or equal))
+        unseen = "no failure was heard: it may be a healthy board that is silent" if incident and not incident.seen_failing else None
+        rows.append((Rung.WRITE, not_flash or no_image or unseen or budget or equal))
         broken = "the flash could not be written" if incident and incident.write_failed else None
-        rows.append((Rung.ERASE, not_flash or broken or (None if s.erase_parameters else "erase_parameters is not allowed")))
+        rows.append((Rung.ERASE, not_flash or unseen or broken or (None if s.erase_parameters else "erase_parameters is not allowed")))
         whole = None if not known or (incident and incident.write_failed) else "only after a write that failed"
-        rows.append((Rung.WHOLE, not_flash or no_image or budget or equal or whole))
+        rows.append((Rung.WHOLE, not_flash or no_image or unseen or budget or equal or whole))
         return [(rung, "tried in this incident" if str(rung) in tried else why) for rung, why in rows]
 
     def _next(self, at: float, reason: str) -> list[Decision]:
@@ -572,6 +626,8 @@ class RecoveryPolicy:
             return "the flash equals the known-good image, so writing cannot help: application fault, power or credentials"
         if incident.write_failed:
             return "the flash could not be written: look at the wiring, the supply and the flash chip"
+        if not incident.seen_failing and incident.differs:
+            return "the flash differs from the image, but no failure was heard: it may be a healthy board that is silent"
         if self.mode != "flash":
             return f"resetting did not help, and recover = {self.mode!r} allows no more"
         return "nothing that is allowed and possible has helped"
@@ -584,7 +640,7 @@ class RecoveryPolicy:
             return self.fleet.reason()
         if self._browned_out(at):
             return "brownout text was seen"
-        if do.rung not in WRITING and self.talking(at):
+        if self.talking(at):
             return "the board talks"
         if do.rung in WRITING and self.incident.differs is None:
             return "the flash was not compared"
@@ -595,9 +651,16 @@ class RecoveryPolicy:
         incident = self.incident
         if incident is None or incident.id != do.incident or incident.running != do.rung:
             return []
-        incident.running = None
         reason = result.reason
-        out: list[Decision] = [self._say(do.rung, result.outcome, at, reason)]
+        if result.brownout:
+            self.brownout_at = at
+        if result.outcome == "lost" and not self._browned_out(at):
+            # as if the host had died: what is in the flash is asked again once the port is back
+            incident.interrupted = "the port went away"
+            self._resume_at = at + AWAY_S[min(incident.resumes, len(AWAY_S) - 1)]
+            return [self._say(do.rung, "failed", at, reason or incident.interrupted)]
+        incident.running = None
+        out: list[Decision] = [self._say(do.rung, "failed" if result.outcome == "lost" else result.outcome, at, reason)]
         if self._browned_out(at):
             return out + self._give_up(at, "the supply voltage fell too low (brownout)")
         if result.outcome == "refused":
@@ -623,17 +686,14 @@ class RecoveryPolicy:
         self._ours_until = max(self._ours_until, at + OURS_S)
         if self._life.began is None or self._life.began < self._rung_at:
             self._life = _Life(began=at, ours=True, heard=False)
-        elif self._life.flash_error is not None:
-            incident.damaged = True
-            return out + self._rung_failed(at, f"the boot ROM reports damage: {self._cause}")
         return out
 
     def _rung_failed(self, at: float, reason: str) -> list[Decision]:
         incident = self.incident
         assert incident is not None
         if self._life.flash_error is not None:
-            incident.damaged = True
-        if incident.written and self.settings.image and self.settings.image not in self.suspect:
+            incident.damaged = incident.seen_failing = True
+        if incident.written and self.settings.image and self.settings.image not in self.suspect and not self.settings.by_hand:
             self.suspect.append(self.settings.image)
         incident.judging_since = None
         return self._next(at, reason)
@@ -643,9 +703,7 @@ class RecoveryPolicy:
         assert incident is not None
         self.incident = None
         self.recovered_at = at
-        self._failures.clear()
-        self._lives.clear()
-        self._told_loop = False
+        self._forget_failures()
         event = Recovery(at=at, port=self.port, step="healthy", outcome="recovered", reason=reason, incident=incident.id)
         return [Emit(event=event)]
 
@@ -654,9 +712,11 @@ class RecoveryPolicy:
         assert incident is not None
         self.incident = None
         pauses = self.settings.pauses_s
-        if not self.fleet.braked(at):  # then it's not this board's failure
+        if not self.fleet.braked(at) and not self.settings.by_hand:  # else it's not this board's failure; nobody needs a pause
             self.strikes += 1
-        if self.strikes > len(pauses):
+        if self.settings.by_hand:
+            pass
+        elif self.strikes > len(pauses):
             self.locked = f"{self.strikes} recoveries failed, the last because: {reason}"
         else:
             self.quiet_until = at + pauses[max(0, self.strikes - 1)]
@@ -685,6 +745,9 @@ class RecoveryPolicy:
         if self.incident and self.incident.running is None and self.incident.judging_since is not None:
             since = self.incident.judging_since
             times.append(max(since, self._life.base()) + self.settings.alive_s)
+            times.append(since + RESTLESS * self.settings.alive_s)
+            if self._life.flash_error is not None:
+                times.append(self._life.flash_error + COMPLAINT_S)
             if self._life.marker is not None:
                 times.append(self._life.marker + SETTLE_S)
             if (text := self._life.text_after(self._needed_life())) is not None:
@@ -695,6 +758,9 @@ class RecoveryPolicy:
 
     def tick(self, at: float) -> list[Decision]:
         """Time has passed."""
+        if at < self._ticked - SET_BACK_S:
+            self._set_back(at - self._ticked)
+        self._ticked = at
         if self._resume_at is not None and at >= self._resume_at:
             self._resume_at = None
             return self._resume(at)
@@ -706,23 +772,63 @@ class RecoveryPolicy:
             return []
         if incident.running is not None or incident.judging_since is None or self._resume_at is not None:
             return []
+        if life.flash_error is not None and at - life.flash_error >= COMPLAINT_S:
+            if life.text_after(SETTLE_S) is None:
+                return self._rung_failed(at, f"the boot ROM reports damage: {self._cause}")
+            life.flash_error = None  # it complained and went on: another application slot, mostly
         if life.marker is not None and at - life.marker >= SETTLE_S and life.crashed is None:
             return self._recovered(at, "the board printed the text that only working firmware prints")
         text = life.text_after(self._needed_life())
         if text is not None and at - text >= SETTLE_S:
             return self._recovered(at, f"ordinary text {text - life.base():.0f} s after the boot")
         if at - max(incident.judging_since, life.base()) >= self.settings.alive_s:
-            if not life.heard:
-                return self._rung_failed(at, "nothing was heard after it")
-            if life.crashed is not None or life.flash_error is not None or life.download:
-                return self._rung_failed(at, "the board stopped")
-            return self._recovered(at, f"no reset for {self.settings.alive_s:.0f} s")
+            return self._judge_the_quiet(at)
+        if at - incident.judging_since >= RESTLESS * self.settings.alive_s:
+            return self._give_up(at, "the board restarts by itself again and again, but none of these resets is a failure")
         return []
+
+    def _judge_the_quiet(self, at: float) -> list[Decision]:
+        """`alive_s` without a reset, without text."""
+        life = self._life
+        tried = self.incident.tried if self.incident else []
+        if life.download and tried[-1:] in ([Rung.RESET], [Rung.POWER]):
+            # our reset released the boot pin: somebody or something else holds it, perhaps to flash the board
+            return self._give_up(at, "the board starts in download mode: its boot pin (GPIO0, GPIO9 ...) is held low")
+        if not life.heard:
+            if life.bytes_at is not None and life.bytes_at >= life.base():
+                return self._give_up(at, "the board sends, but nothing that can be read at this rate: whether it works can't be told")
+            return self._rung_failed(at, "nothing was heard after it")
+        if life.crashed is not None or life.flash_error is not None or life.download:
+            if self.incident is not None and not life.download:
+                self.incident.seen_failing = True
+            return self._rung_failed(at, "the board stopped")
+        return self._recovered(at, f"no reset for {self.settings.alive_s:.0f} s")
+
+    def _set_back(self, by: float) -> None:
+        """The wall clock was set back: what was just heard moves with it. What is stored stays, and counts as recent."""
+        life = self._life
+        self._failures = [t + by for t in self._failures]
+        life.began = None if life.began is None else life.began + by
+        life.crashed = None if life.crashed is None else life.crashed + by
+        life.flash_error = None if life.flash_error is None else life.flash_error + by
+        life.marker = None if life.marker is None else life.marker + by
+        life.bytes_at = None if life.bytes_at is None else life.bytes_at + by
+        life.text = deque(((t + by, n) for t, n in life.text), maxlen=life.text.maxlen)
+        self._ours_until += by
+        self._rung_at += by
+        self._parked_retry += by
+        if self._resume_at is not None:
+            self._resume_at += by
+        if self.incident is not None and self.incident.judging_since is not None:
+            self.incident.judging_since += by
 
     def _parked(self, at: float) -> list[Decision]:
         """A flash error and then silence: it will never reset itself three times, so a hard reset shows whether it stays."""
-        if self._life.text_after(0.0) is not None or self.settings.mode not in ("reset", "flash"):
+        if self._life.text_after(SETTLE_S) is not None:
             self._life.flash_error = None
+            return []
+        if self.settings.mode not in ("reset", "flash"):
+            self._parked_retry = float("inf")  # until other settings come
             return []
         out: list[Decision] = []
         if not self._told_loop:
@@ -746,30 +852,31 @@ class RecoveryPolicy:
         if incident is None or incident.running is None:
             return []
         rung = Rung(incident.running)
+        why = incident.interrupted
         incident.resumes += 1
         if self.talking(at):
             incident.running = None
-            return [self._say(rung, "failed", at, "the host stopped in the middle"), *self._recovered(at, "the board talks")]
+            return [self._say(rung, "failed", at, f"{why} in the middle"), *self._recovered(at, "the board talks")]
         if self._browned_out(at):
             incident.running = None
-            return [self._say(rung, "failed", at, "the host stopped in the middle"), *self._give_up(at, "brownout text was seen")]
+            return [self._say(rung, "failed", at, f"{why} in the middle"), *self._give_up(at, "brownout text was seen")]
         if incident.resumes > RESUMES:
             incident.running = None
-            return [self._say(rung, "failed", at, "the host stopped in the middle"), *self._give_up(at, "the host stopped again and again")]
+            return [self._say(rung, "failed", at, f"{why} in the middle"), *self._give_up(at, f"{why} again and again")]
         if rung not in IN_LOADER:
             # a reset is over either way; the board's next boot judges it
             incident.running = None
             incident.judging_since = at
-            return [self._say(rung, "failed", at, "the host stopped in the middle")]
+            return [self._say(rung, "failed", at, f"{why} in the middle")]
         if self.mode != "flash" or self.settings.image is None:
             incident.running = None
-            return [self._say(rung, "failed", at, "the host stopped in the middle"), *self._give_up(at, "flashing is not allowed any more")]
+            return [self._say(rung, "failed", at, f"{why} in the middle"), *self._give_up(at, "flashing is not allowed any more")]
         # what is in the flash now decides, not what was planned: compare again, then write what differs
         incident.tried = [t for t in incident.tried if t not in (Rung.COMPARE, Rung.WRITE, Rung.WHOLE)]
         incident.tried.append(Rung.COMPARE)
         incident.differs = None
         incident.running = Rung.COMPARE
-        reason = f"the host stopped during {rung}"
+        reason = f"{why} during {rung}"
         return [
             self._say(Rung.COMPARE, "started", at, reason),
             Do(port=self.port, rung=Rung.COMPARE, incident=incident.id, reason=reason, resume=True),

@@ -55,6 +55,8 @@ def run_firmware(machine: Machine, image: Image) -> Program:
     yield Sleep(settings.startup)
     machine.rate = float(settings.baud)
     crash = _crash_of(machine, settings)
+    if crash == "brownout" and machine.silicon.chip.name == "esp8266":
+        crash = "none"  # this chip does not notice
     machine.crashes += crash != "none"
     if settings.app == "weather" and (crash == "none" or machine.silicon.chip.name != "esp8266"):
         yield from _weather(machine, settings, limit=0 if crash == "none" else 3 + settings.rounds)
@@ -71,6 +73,9 @@ def run_firmware(machine: Machine, image: Image) -> Program:
     else:
         yield Listen(None)
         return HALT
+    if crash == "brownout":
+        machine.say(b"\r\nBrownout detector was triggered\r\n\r\n")
+        yield Drain()
     if crash == "watchdog" and machine.silicon.chip.name != "esp8266":
         return 7
     return SOFTWARE if machine.silicon.chip.name == "esp8266" else 0xC

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from espmon.board.firmware import run_firmware
 from espmon.board.from_flash import WATCHDOG, checked, esp8266_from_flash, tell
+from espmon.board.idf import is_second_stage, second_stage
 from espmon.board.image import Image, image_digest, read_image
 from espmon.board.loader import Loader
 from espmon.board.machine import HALT, Machine, Program, Sleep
@@ -17,6 +18,7 @@ from espmon.board.registers import Registers
 from espmon.board.stub import FlasherStub
 
 # The ESP8266's own numbers (banner "rst cause") and the ESP32 family's ("rst:0x").
+BROWNOUT = 0xF  # the ESP32 family's
 POWER_ON = 1
 EXTERNAL_PIN = 2
 SOFTWARE = 3
@@ -81,6 +83,9 @@ def _esp32(machine: Machine, cause: int) -> Program:
     if silicon.saved_pc and cause != POWER_ON:
         text += f"{'Core0 ' if silicon.spi_prefix else ''}Saved PC:0x{silicon.chip.code_ranges[1][0] + 0x1234:08x}\r\n"
     yield from tell(machine, text)
+    if settings.weak_after < machine.boots <= settings.weak_after + settings.weak_supply:
+        yield Sleep(RTC_WATCHDOG_TIME)
+        return BROWNOUT
     if download:
         yield from tell(machine, "waiting for download\r\n")
         return (yield from Loader(machine, payload_for).run())
@@ -101,6 +106,8 @@ def _esp32(machine: Machine, cause: int) -> Program:
             yield from tell(machine, "secure boot verification failed\r\nets_main.c 329 \r\n")
         else:
             yield from tell(machine, _esp32_load_text(machine, image))
+            if image.fault is None and is_second_stage(image):
+                return (yield from second_stage(machine))
             if image.fault is None:
                 return (yield from run_firmware(machine, image))
     # the RTC watchdog restarts it

@@ -16,7 +16,8 @@ from espmon.chips import CHIPS
 from espmon.errors import UsageProblem
 
 APPS = ("weather", "uptime", "echo", "chatter", "silent", "binary")
-CRASHES = ("none", "load", "store", "illegal", "divide", "watchdog", "memory", "any")
+CRASHES = ("none", "load", "store", "illegal", "divide", "watchdog", "memory", "any", "brownout")
+IMAGES = ("demo", "idf", "blank")
 WIRINGS = ("nodemcu", "direct", "none", "usb-jtag")
 FLASH_MODES = ("any", "dio", "dout")
 
@@ -42,7 +43,11 @@ class BoardSettings:
     baud: int = _field(115200, "the application's baud rate")
     banner_rate: int = _field(0, "rate of the ROM's text after a software restart (0: as after any reset)")
     sdio: int = _field(6, "second digit of the ESP8266's boot mode")
-    image: str = _field("demo", "what a new flash holds: the demo firmware, or nothing (blank)", choices=("demo", "blank"))
+    image: str = _field(
+        "demo",
+        "what a new flash holds: the demo firmware, ESP-IDF's boot loader with partition table and application (idf, ESP32 family), or nothing (blank)",
+        choices=IMAGES,
+    )
 
     # time
     speed: float = _field(1.0, "seconds of the board per second of the wall")
@@ -108,6 +113,8 @@ class BoardSettings:
     cut_erase: int = _field(0, "power is cut for good in the middle of this erase command (1: the first)", fault=True)
     cut_rx_at: int = _field(0, "power is cut for good at this byte received by the loader", fault=True)
     brownout: int = _field(0, "the supply dips after this many programmed bytes: the board restarts", fault=True)
+    weak_supply: int = _field(0, "ESP32 family: so many starts end in a brownout reset", fault=True)
+    weak_after: int = _field(0, "starts that go well before those", fault=True)
     reset_at: int = _field(0, "the board resets at this byte received by the loader", fault=True)
     stub: str = _field(
         "works",

@@ -1,31 +1,186 @@
-"""``espmon recover NAME``: begin a recovery by hand, or tell what would be done."""
+"""``espmon recover NAME|PORT``: bring a board back by hand, or tell what would be done; through the daemon when it has it."""
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from espmon.cli.daemon_options import CONTEXT, names_daemon, plain
+from espmon.cli.flash_options import number, port_argument, told_as_json
+
+if TYPE_CHECKING:
+    from espmon.app.bare import BareRecovery
 
 
 @click.command(context_settings=CONTEXT)
-@click.argument("name")
+@port_argument
 @names_daemon
+@click.option("--image", "images", multiple=True, metavar="FILE[@OFFSET]", help="Known-good image of a board that no daemon has, from offset 0 unless given; repeatable.")
+@click.option("--mode", type=click.Choice(["reset", "flash"]), help="How far it may go.  [default: flash with an image, else reset]")
 @click.option("--dry-run", is_flag=True, help="Tell what would be done and why; do nothing.")
 @click.option("--unlock", is_flag=True, help="End a lock-out or a cool-down; begins nothing.")
-@click.option("--reset-only", is_flag=True, help="Reset at most, don't flash.")
+@click.option("--reset-only", is_flag=True, help="The same as --mode reset.")
+@click.option("--listen", "listen_s", type=click.FloatRange(min=0), default=15.0, show_default=True, metavar="S", help="Without a daemon: listen so long before your word counts as proof.")
+@click.option("-b", "--baud", type=click.IntRange(50, 20_000_000), metavar="RATE", help="Without a daemon: the application's rate.  [default: found out]")
+@click.option("--flash-baud", type=click.IntRange(9600, 4_000_000), metavar="RATE", help="Without a daemon: link rate while in the loader.  [default: 115200]")
+@click.option("--chip", metavar="NAME", help="Without a daemon: refuse any other chip (esp8266, esp32c3, ...).")
+@click.option("--healthy", metavar="REGEX", help="Without a daemon: text that only working firmware prints.")
 @click.option("--json", "as_json", is_flag=True, help="The recovery's events as JSON lines; with --dry-run the plan.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=1), default=300.0, show_default=True, metavar="S", help="Wait so long for the end.")
+@told_as_json
 def recover(
-    name: str, config_path: str | None, state_dir: str | None, dry_run: bool, unlock: bool, reset_only: bool, as_json: bool, timeout_s: float
-) -> None:
-    """Bring the board NAME back: reset, compare its flash with the known-good image, write what differs.
+    port: str, config_path: str | None, state_dir: str | None, images: tuple[str, ...], mode: str | None, dry_run: bool, unlock: bool,
+    reset_only: bool, listen_s: float, baud: int | None, flash_baud: int | None, chip: str | None, healthy: str | None, as_json: bool,
+    timeout_s: float,
+) -> None:  # fmt: skip
+    """Bring the board PORT back: reset, compare its flash with the known-good image, write what differs, verify.
 
-    Works on boards of the daemon. A board that talks is not touched. Exit status 0 when it recovered, 1 when it was given
-    up, 25 when a guard refused.
+    PORT is a board's name or a port. A daemon that has it does the work, with the image that it knows; otherwise it is done
+    here, with --image. A board that talks is not touched, nothing is written after brownout text, or when chip, MAC, flash
+    size, fuses or image don't fit. Interrupted, the next run compares again and goes on. Exit status 0 when it recovered, 1
+    when it was given up, 25 when a guard refused, 22 after --timeout.
     """
+    from espmon.errors import UsageProblem
+
+    if reset_only and mode == "flash":
+        raise UsageProblem("--reset-only and --mode flash contradict each other.", "Give one of them.")
+    mode = "reset" if reset_only else mode
+    if _held(port, config_path, state_dir):
+        if images:
+            raise UsageProblem(f"A daemon has {port}, and knows its image.", f"Name another with: espmon image add {port} OFFSET FILE")
+        _through_daemon(port, config_path, state_dir, mode or "flash", dry_run, unlock, as_json, timeout_s)
+        return
+    bare = _bare(port, state_dir, images, mode, listen_s, timeout_s, baud, flash_baud, chip, healthy, as_json)
+    if unlock:
+        bare.unlock()
+        click.echo(f"{port}: recoveries are allowed again")
+        return
+    if dry_run:
+        plan = bare.plan()
+        click.echo(json.dumps({"name": port, "plan": plan}) if as_json else "\n".join(plain(line) for line in plan))
+        return
+    status = bare.run()
+    if status == 22:
+        click.echo(f"espmon: the recovery of {port} has not ended within {timeout_s:g} s", err=True)
+    sys.exit(status)
+
+
+def _held(port: str, config_path: str | None, state_dir: str | None) -> bool:
+    """True when a daemon has this board, or when only a daemon could know it."""
+    from espmon.app.reach import board_held_by_daemon
+
+    if "://" in port:
+        return False
+    if config_path is None and state_dir is None:
+        if board_held_by_daemon(port) is not None:
+            return True
+    elif _status_knows(port, config_path, state_dir):
+        return True
+    # neither a device nor a port's name here: a board's name, and its daemon doesn't run
+    from espmon.port import names
+
+    return not Path(names.device_path(port)).exists() and sys.platform != "win32" and "/" not in port
+
+
+def _status_knows(port: str, config_path: str | None, state_dir: str | None) -> bool:
+    import os
+
+    from espmon.app.reach import find_daemon
+
+    status = find_daemon(config_path, state_dir).status()
+    if status is None:
+        return False
+    real = os.path.realpath(port)
+    return any(name == port or (p.get("device") and os.path.realpath(p["device"]) == real) for name, p in status["ports"].items())
+
+
+def _bare(
+    port: str, state_dir: str | None, images: tuple[str, ...], mode: str | None, listen_s: float, timeout_s: float, baud: int | None,
+    flash_baud: int | None, chip: str | None, healthy: str | None, as_json: bool,
+) -> BareRecovery:  # fmt: skip
+    import re
+
+    from espmon.app.bare import BareOptions, BareRecovery, folder_for, key_of, read_image
+    from espmon.app.config import default_state_dir
+    from espmon.app.monitor import MonitorOptions, _follower
+    from espmon.cli.flash_options import Console
+    from espmon.errors import OutputUnwritable, UsageProblem
+    from espmon.port import SerialPort
+
+    try:
+        re.compile(healthy or "")
+    except re.error as error:
+        raise UsageProblem(f"--healthy {healthy!r}: {error}", "It is a regular expression.") from None
+    pieces = read_image([_file_at(each) for each in images])
+    console = Console(as_json=as_json, verbose=False)
+    stop = threading.Event()
+
+    def interrupted(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        console.say("Stopping, to leave the board in a safe state ... (Ctrl-C again: at once)")
+
+    def tell(event: Any) -> None:
+        if as_json or event.type == "progress":
+            console.tell(event)
+        elif event.type in ("recovery", "boot-loop"):
+            from espmon.cli.events import in_words
+            from espmon.events import to_json_object
+
+            console.close_bar()
+            click.echo(in_words(to_json_object(event)))
+
+    def decoder() -> Any:
+        from espmon.decode import Decoder
+
+        return Decoder(port=port, chip=chip)
+
+    there = SerialPort(port)
+    folder = folder_for(Path(state_dir) if state_dir else default_state_dir(), key_of(there))
+    try:
+        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputUnwritable(f"{folder}: {error.strerror}") from None
+    recovery = BareRecovery(
+        there,
+        folder,
+        BareOptions(
+            mode=mode or ("flash" if pieces else "reset"),
+            listen_s=listen_s,
+            timeout_s=timeout_s,
+            chip=chip,
+            flash_baud=flash_baud,
+            healthy=healthy,
+        ),
+        pieces=pieces,
+        source=", ".join(images),
+        rate=_follower(MonitorOptions(port=port, baud=baud)),
+        make_decoder=decoder,
+        tell=tell,
+        stop=stop,
+    )
+    signal.signal(signal.SIGINT, interrupted)
+    return recovery
+
+
+def _file_at(text: str) -> tuple[int, Path]:
+    """``FILE@OFFSET``; without an offset 0."""
+    name, sign, offset = text.rpartition("@")
+    if not sign or Path(text).exists():
+        return 0, Path(text)
+    return number(offset), Path(name)
+
+
+def _through_daemon(
+    name: str, config_path: str | None, state_dir: str | None, mode: str, dry_run: bool, unlock: bool, as_json: bool, timeout_s: float
+) -> None:
     from espmon.app.reach import find_daemon
     from espmon.app.wire import ask, ask_once, frames
     from espmon.cli.events import in_words
@@ -44,17 +199,19 @@ def recover(
         return
     wire, _ = ask(place, "events", port=name)
     wire.connection.settimeout(timeout_s)
-    ask_once(place, "recover", port=name, mode="reset" if reset_only else "flash")
+    ask_once(place, "recover", port=name, mode=mode)
+    refused = False
     for _, payload in frames(wire):
         event = json.loads(payload)
         if event["type"] != "recovery":
             continue
         click.echo(payload.decode() if as_json else in_words(event))
+        refused = refused or event["outcome"] == "refused"
         if event["outcome"] == "recovered":
             sys.exit(0)
         if event["outcome"] == "gave-up":
-            sys.exit(1)
-        if event["step"] == "begin" and event["outcome"] == "refused":
+            sys.exit(EXIT_REFUSED if refused else 1)
+        if event["step"] == "begin" and refused:
             sys.exit(EXIT_REFUSED)
     click.echo(f"espmon: the recovery of {name} has not ended within {timeout_s:g} s", err=True)
     sys.exit(EXIT_TIMEOUT)
