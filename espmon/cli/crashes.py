@@ -8,7 +8,7 @@ from typing import TextIO
 
 import click
 
-from espmon.cli.daemon_options import CONTEXT, ago, names_daemon, plain
+from espmon.cli.daemon_options import CONTEXT, ago, names_daemon, plain, require_board
 from espmon.errors import UsageProblem
 
 
@@ -24,6 +24,8 @@ def crashes(ctx: click.Context, config_path: str | None, state_dir: str | None, 
     ctx.obj = find_daemon(config_path, state_dir)
     if ctx.invoked_subcommand is not None:
         return
+    if name is not None:
+        require_board(ctx.obj, name)
     from espmon.events import iso_time
     from espmon.store.database import crash_groups, open_reader
 
@@ -67,7 +69,7 @@ def show(ctx: click.Context, fingerprint: str, as_json: bool, everything: bool) 
             if not everything:
                 break
     if not shown:
-        raise UsageProblem(f"no crash has a fingerprint that begins with {fingerprint!r}", "espmon crashes lists them")
+        raise UsageProblem(f"no crash has a fingerprint that begins with {fingerprint!r}", "`espmon crashes` lists them.")
 
 
 @crashes.command()
