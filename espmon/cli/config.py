@@ -61,7 +61,7 @@ def _not_there_yet(found: Config) -> Iterator[str]:
                 yield f"{port.name}: there is no image file {piece.file}"
         if port.recover == "flash" and not pieces and ImageStore(state / "image").known_good(port.name) is None:
             yield f"{port.name}: recover = \"flash\" has no known-good image to write; `espmon image add {port.name} 0 FILE` gives it one"
-        if port.elf and next(iter(expand(port.elf)), None) is None:
+        if port.elf and not any(path.is_file() for path in expand(port.elf)):
             yield f"{port.name}: no ELF file is at {', '.join(port.elf)} yet"
 
 

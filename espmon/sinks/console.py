@@ -640,7 +640,7 @@ def _wrapped(line: str, width: int) -> list[str]:
         return [line]
     import textwrap
 
-    return textwrap.wrap(line, max(20, width), break_on_hyphens=False)
+    return textwrap.wrap(line, max(10, width), break_on_hyphens=False)
 
 
 def _plain_notice(lines: Sequence[str]) -> str:
