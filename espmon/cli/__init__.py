@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -143,7 +144,7 @@ def _visible(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
 
 
-def _fill_standard_streams() -> None:
+def _mend_standard_streams() -> None:
     """Whoever started us may have closed them (``>&-``): then Python has None there, and the next file opened their number."""
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
@@ -151,11 +152,14 @@ def _fill_standard_streams() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):  # a code page of Windows, LANG=C: a board's letters must not end us
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def main(args: list[str] | None = None) -> Any:
     """Entry point of the program: runs a command, turns told errors into their exit status."""
-    _fill_standard_streams()
+    _mend_standard_streams()
     if "_ESPMON_COMPLETE" in os.environ:
         importlib.import_module("espmon.cli.completion")  # PowerShell's protocol is ours
     told: EspmonError

@@ -58,7 +58,9 @@ def show(ctx: click.Context, fingerprint: str, as_json: bool, everything: bool) 
         for crash, line in found:
             shown += 1
             if as_json:
-                click.echo(line)
+                from espmon.sinks.jsonl import print_json_line
+
+                print_json_line(line)
             else:
                 from espmon.sinks.console import Console
                 from espmon.sinks.screen import Screen
@@ -78,12 +80,16 @@ def show(ctx: click.Context, fingerprint: str, as_json: bool, everything: bool) 
 @click.pass_context
 def export(ctx: click.Context, fingerprint: str | None, output: TextIO) -> None:
     """Write all stored crashes (or those of one fingerprint) as JSON lines."""
+    from espmon.sinks.jsonl import print_json_line
     from espmon.store.database import crash_occurrences, open_reader
 
     count = 0
     with open_reader(ctx.obj.database) as c:
         for _, line in crash_occurrences(c, fingerprint or ""):
-            output.write(line + "\n")
+            if output.name == "-":
+                print_json_line(line)
+            else:
+                output.write(line + "\n")
             count += 1
     if output.name != "-":
         print(f"{count} crashes", file=sys.stderr)  # noqa: T201

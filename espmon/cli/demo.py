@@ -39,10 +39,10 @@ def demo(as_json: bool, crash: str | None, lines: bool) -> None:
 class _Json:
     def tell(self, event: Event) -> None:
         from espmon.events import Progress, to_json_line
+        from espmon.sinks.jsonl import print_json_line
 
         if not isinstance(event, Progress):
-            sys.stdout.write(to_json_line(event) + "\n")
-            sys.stdout.flush()
+            print_json_line(to_json_line(event))
 
     def finished(self, status: dict[str, Any]) -> None:
         pass

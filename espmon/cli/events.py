@@ -59,10 +59,12 @@ def events(
 
 def _print(line: str, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(line + "\n")
+        from espmon.sinks.jsonl import print_json_line
+
+        print_json_line(line)
     elif words := in_words(json.loads(line)):
         sys.stdout.write(words + "\n")
-    sys.stdout.flush()
+        sys.stdout.flush()
 
 
 def in_words(event: dict[str, Any]) -> str:

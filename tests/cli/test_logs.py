@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -87,3 +89,10 @@ def test_every_event_says_something(event, words):
 
 def test_the_rate_of_a_boot_is_not_told_twice():
     assert in_words({"type": "wrong-rate", "at": None, "port": "b", "boots": 1}) == ""
+
+
+def test_letters_that_the_terminal_does_not_have_end_nothing(tmp_path):
+    """`logs` and `events` print a board's text; with a code page or LANG=C it is escaped."""
+    script = "from espmon.cli import _mend_standard_streams as mend; mend(); print('\u4e2d')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.stdout.split() == [b"\\u4e2d"]
