@@ -24,6 +24,21 @@ from espmon.port import PortIdentity, RateSet, SerialPort
 _ANSWER_S = 15.0
 
 
+_STATES = {
+    "run": "the daemon watches it again",
+    "away": "it is away: unplugged, or not found yet",
+    "lent": "it is lent",
+    "busy": "the daemon works on it",
+    "failed": "the daemon can't open it",
+}
+
+
+def in_words(state: object, holder: object = None) -> str:
+    """A board's state as the daemon names it, for people."""
+    words = _STATES.get(str(state), f"it is {state}")
+    return f"{words} (to {holder})" if holder and state == "lent" else f"{words} ({holder})" if holder else words
+
+
 class AttachedPort(SerialPort):
     """Board `word` of the daemon at `place`. `notices`: what the daemon wanted said; taken by whoever shows it."""
 
@@ -67,7 +82,7 @@ class AttachedPort(SerialPort):
         if answer.get("identity"):
             self.identity = PortIdentity(**answer["identity"])
         if answer.get("state") not in ("run", "busy"):
-            self.notices.append(f"{answer.get('name')} is {answer.get('state')} now; its text comes when it is back")
+            self.notices.append(f"{in_words(answer.get('state'), answer.get('holder'))}; its text comes when it is back")
 
     def close(self) -> None:
         wire, self._wire = self._wire, None
@@ -155,8 +170,7 @@ class AttachedPort(SerialPort):
             elif told.get("notice"):
                 self.notices.append(str(told["notice"]))
             elif told.get("state"):
-                holder = f" ({told['holder']})" if told.get("holder") else ""
-                self.notices.append(f"{self.name} is {told['state']}{holder}")
+                self.notices.append(in_words(told["state"], told.get("holder")))
         return True
 
     def _send(self, letter: bytes, payload: bytes) -> None:

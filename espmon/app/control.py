@@ -151,7 +151,10 @@ class ControlServer:
                 _log.warning("the control port listens on %s: everybody who knows the token reaches it, unencrypted", host)
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             listening = socket.socket(family, socket.SOCK_STREAM)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if sys.platform == "win32":  # its SO_REUSEADDR lets any program listen on our port, and be sent our token
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+            else:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listening.bind((host, port))
             except OSError as error:

@@ -25,6 +25,7 @@ from espmon.app.supervisor import Supervisor
 from espmon.app.wire import Place, places, socket_path
 from espmon.errors import EspmonError, UsageProblem
 from espmon.events import Event, Progress, to_json_line
+from espmon.sinks.jsonl import print_json_line
 
 _log = logging.getLogger(__name__)
 
@@ -111,8 +112,7 @@ class EventPrinter:
                 _log.warning("standard output is too slow: %d events were not printed", dropped)
             try:
                 for line in lines:
-                    sys.stdout.write(line + "\n")
-                    sys.stdout.flush()
+                    print_json_line(line)
             except (OSError, ValueError):
                 return  # nobody reads any more
             if self._stop and not lines:

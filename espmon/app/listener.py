@@ -380,11 +380,13 @@ class Listener(threading.Thread):
     def _lost(self, gone: PortGone) -> None:
         self.port.close()
         self._unsent.clear()
-        self._state("gone")
+        said = gone.message
+        self._state("gone", None if said.startswith(f"{self.port.name} is gone") else said)
 
     def _wait_for_return(self) -> None:
         since: float | None = None  # when the device was first seen again
         told: str | None = None
+        told_typing = False
         while not self._stopping.wait(RETURN_POLL_S):
             self._tick()
             while self._wishes:
@@ -393,6 +395,11 @@ class Listener(threading.Thread):
                     self.port.baud = wish.baud
                 elif isinstance(wish, Run):
                     self._state("failed", "the board is away: nothing to reset")
+                elif isinstance(wish, Send) and not told_typing:
+                    told_typing = True
+                    self._state("failed", "the board is away: what is typed meanwhile is not sent")
+                elif isinstance(wish, Flash):
+                    self._state("failed", "the board is away: nothing to flash")
             if not self.port.find_again():
                 since = None
                 continue

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +30,12 @@ from espmon.errors import (
     EXIT_OK,
     EXIT_TIMEOUT,
     ElfUnusable,
+    OutputUnwritable,
     PortProblem,
 )
-from espmon.events import BootLoop, Crash, DecoderFault, Event, PortChanged, Reset, Text
+from espmon.events import BootLoop, Crash, DecoderFault, DownloadMode, Event, PortChanged, Reset, ResetCaused, Text
 from espmon.port import SerialPort
-from espmon.sinks.console import Console
+from espmon.sinks.console import Console, Tone
 from espmon.sinks.jsonl import JsonLines
 from espmon.sinks.lines import LEVELS, LineRules, LineWatch, compile_pattern
 from espmon.sinks.rawlog import RawLog
@@ -133,6 +135,7 @@ class Monitor:
             has_elf=bool(options.elfs),
             roots=_project_folders(options.elfs),
         )
+        self._errors: Screen | None = None
         # with --json the text is only shaped where somebody reads it
         self._shapes_text = not options.json or watch is not None or self._log is not None
         self._rate_was_auto = rate is None and options.baud is None
@@ -148,6 +151,7 @@ class Monitor:
         self._first_line = threading.Event()  # is on the screen
         self._told_raw_log = False
         self._told_fault = False
+        self._to_download = False  # our last reset was into download mode
 
     # --- the run ----------------------------------------------------------------------------------------------------
 
@@ -333,8 +337,12 @@ class Monitor:
         if isinstance(event, PortChanged) and event.state == "opened":
             self._greet(event)
         elif isinstance(event, PortChanged) and event.state == "gone" and not options.reconnect:
-            self._console.notice(f"{event.port} is gone", "warning")
+            self._say(f"{event.port} is gone", "warning")
         else:
+            if isinstance(event, ResetCaused):
+                self._to_download = "download" in (event.how or "")
+            elif isinstance(event, DownloadMode) and self._to_download:  # it was asked for: no mishap to be remedied
+                event = replace(event, remedies=("Ctrl-T r runs the firmware again.",))
             self._console.show(event, slot.source if slot is not None else None)
         if self._status is None or self._timed_out:
             if isinstance(event, Crash) and "crash" in options.fail_on:
@@ -371,21 +379,31 @@ class Monitor:
         if port.is_url or port.is_pty:
             return
         if others := holders(port.device):
-            self._console.notice(
+            self._say(
                 f"{', '.join(map(str, others[:3]))} has this port open too: each of you gets only a part", "warning"
             )
 
     def _complain(self) -> None:
         if self._raw_log is not None and self._raw_log.problem and not self._told_raw_log:
             self._told_raw_log = True
-            self._console.notice(f"{self._raw_log.path} can't be written: {self._raw_log.problem}", "bad")
+            self._say(f"{self._raw_log.path} can't be written: {self._raw_log.problem}", "bad")
             self._console.flush()
         if self._log is not None and self._log.problem:
             problem, self._log.problem = self._log.problem, None
             if not self._log.lost:
                 return
             self._log.lost = 0
-            self._console.notice(f"{self._log.path} can't be written: {problem}", "bad")
+            self._say(f"{self._log.path} can't be written: {problem}", "bad")
+
+    def _say(self, what: str, tone: Tone = "quiet", *more: str) -> None:
+        """A line of our own. With --json standard output is the events' alone, so it goes to standard error."""
+        self._console.notice(what, tone, *more)
+        if not self.options.json:
+            return
+        if self._errors is None:
+            self._errors = Screen(sys.stderr, colour="never")
+        with contextlib.suppress(OutputClosed, OutputUnwritable):
+            self._errors.write("".join(f"{'        ' if number else 'espmon: '}{line}\n" for number, line in enumerate((what, *more))))
 
     # --- wishes -----------------------------------------------------------------------------------------------------
 
@@ -403,7 +421,7 @@ class Monitor:
             case _Signalled(number=number):
                 self._status = EXIT_INTERRUPTED if number == signal.SIGINT else 128 + number
             case KeyWish.HELP:
-                console.notice("Keys", "quiet", *help_lines())
+                self._say("Keys", "quiet", *help_lines())
             case KeyWish.RESET:
                 listener.ask(Run(reset_sequence, "key"))
             case KeyWish.DOWNLOAD:
@@ -412,10 +430,10 @@ class Monitor:
                 if images := [(offset, Path(name)) for offset, name in self.options.images]:
                     listener.ask(Flash(tuple(images)))
                 else:
-                    console.notice("No image to flash: start with --image ADDRESS=FILE")
+                    self._say("No image to flash: start with --image ADDRESS=FILE")
             case KeyWish.TIMESTAMPS:
                 console.timestamps = not console.timestamps
-                console.notice(f"Timestamps {'on' if console.timestamps else 'off'}")
+                self._say(f"Timestamps {'on' if console.timestamps else 'off'}")
             case KeyWish.LOG:
                 self._switch_log()
             case KeyWish.PAUSE:
@@ -423,16 +441,16 @@ class Monitor:
             case KeyWish.LEVEL:
                 self._next_level()
             case KeyWish.UNKNOWN:
-                console.notice("No such key in the menu; Ctrl-T h lists them")
+                self._say("No such key in the menu; Ctrl-T h lists them")
             case _ElfProblem(problem=problem):
-                console.notice(problem.message, "warning", *([problem.hint] if problem.hint else []))
+                self._say(problem.message, "warning", *([problem.hint] if problem.hint else []))
             case _Ended():
                 return True
         return False
 
     def _switch_log(self) -> None:
         if self._console.log is not None:
-            self._console.notice(f"Log off: {self._console.log.path}")
+            self._say(f"Log off: {self._console.log.path}")
             self._console.flush()
             self._log_off, self._console.log = self._console.log, None
         else:
@@ -441,10 +459,10 @@ class Monitor:
                 try:
                     self._log_off = self._log = TextLog(path)
                 except Exception as error:  # noqa: BLE001 - a read-only folder must not end the monitor
-                    self._console.notice(str(error), "bad")
+                    self._say(str(error), "bad")
                     return
             self._console.log, self._log_off = self._log_off, None
-            self._console.notice(f"Log on: {self._console.log.path}")
+            self._say(f"Log on: {self._console.log.path}")
 
     def _switch_pause(self) -> None:
         console = self._console
@@ -452,9 +470,9 @@ class Monitor:
             console.paused = False
             missed = f", {console.unseen:,} characters were not shown" if console.unseen else ""
             console.unseen = 0
-            console.notice(f"Output goes on{missed}")
+            self._say(f"Output goes on{missed}")
         else:
-            console.notice("Output paused; Ctrl-T y goes on")
+            self._say("Output paused; Ctrl-T y goes on")
             console.flush()
             console.paused = True
 
@@ -463,7 +481,7 @@ class Monitor:
         now = self._console.rules.level or "verbose"
         level = order[(order.index(now) + 1) % len(order)]
         self._console.rules.level = level
-        self._console.notice(f"Shown: {'everything' if level == 'verbose' else f'{level} and worse'}")
+        self._say(f"Shown: {'everything' if level == 'verbose' else f'{level} and worse'}")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

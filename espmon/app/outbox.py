@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -12,6 +13,8 @@ from espmon.events import Event, Gap, LimitReached, Text
 BOUND_BYTES = 8 << 20  # 12 minutes of a full 115200 line
 BOUND_FACTS = 20_000  # events beside the text; a screen that stands still for ever must not cost ever more memory
 STALL_S = 1.0  # how long a full queue makes the port's thread wait for a screen that shows nothing
+
+WINDOWS_WAIT_S = 0.25
 
 
 class Slot:
@@ -126,6 +129,8 @@ class Outbox:
         with self._changed:
             if not self._items and not self._wishes and not self._nudged:
                 self._waiting = True
+                if sys.platform == "win32":  # a signal's handler runs only when a wait is over
+                    timeout = WINDOWS_WAIT_S if timeout is None else min(timeout, WINDOWS_WAIT_S)
                 self._changed.wait(timeout)
                 self._waiting = False
             self._nudged = False

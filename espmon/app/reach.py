@@ -38,7 +38,7 @@ class Reach:
     def running(self) -> Place:
         """Where the daemon is asked. Raises :class:`DaemonUnreachable`."""
         if self.place is None:
-            raise DaemonUnreachable("no daemon is running", "start one with espmon daemon, or name it with --state-dir")
+            raise DaemonUnreachable("no daemon is running", "Start one with `espmon daemon`, or name it with --state-dir.")
         return self.place
 
 
@@ -109,3 +109,12 @@ def board_held_by_daemon(word: str) -> Reach | None:
         if device and (device == word or os.path.realpath(device) == real or device == f"/dev/{word}") and port["state"] not in ("lent", "failed"):
             return reach
     return None
+
+
+def board_names() -> list[str]:
+    """The boards of the running daemon; none when there is no daemon. Never raises, never waits long."""
+    try:
+        status = find_daemon().status()
+    except (UsageProblem, OSError):
+        return []
+    return list(status["ports"]) if status is not None else []

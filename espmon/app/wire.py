@@ -252,7 +252,7 @@ def connect(place: Place) -> Wire:
         raise DaemonUnreachable(f"no permission to use {place}", "join the group of the socket (docs/daemon.md, permissions)") from None
     except OSError as error:
         raise DaemonUnreachable(
-            f"no daemon answers at {place}: {error.strerror or error}", "start one with espmon daemon, or name it with --state-dir"
+            f"no daemon answers at {place}: {error.strerror or error}", "Start one with `espmon daemon`, or name it with --state-dir."
         ) from None
     return Wire(connection)
 
@@ -294,10 +294,17 @@ def _self() -> str:
     return f"{user} (pid {os.getpid()})"
 
 
+_LOOK_S = 0.5  # Windows notices Ctrl-C only between two waits
+
+
 def frames(wire: Wire) -> Iterator[tuple[bytes, bytes]]:
     """All frames until the daemon ends or the connection breaks."""
     with contextlib.suppress(OSError, ValueError):
-        while (frame := wire.read_frame()) is not None:
+        while True:
+            while not wire.waits(_LOOK_S):
+                pass
+            if (frame := wire.read_frame()) is None:
+                return
             yield frame
 
 

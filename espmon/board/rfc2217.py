@@ -46,6 +46,7 @@ class Rfc2217Server:
         self._peer: socket.socket | None = None
         try:
             self._listener = socket.create_server((host, port), backlog=1)
+            self._listener.settimeout(0.5)  # Windows notices Ctrl-C only between two waits
         except OSError as error:
             raise PortBusy(
                 f"{host}:{port}", f"cannot listen at {host}:{port}: {error.strerror or error}", "choose another port"
@@ -79,6 +80,8 @@ class Rfc2217Server:
         while not self._stopping.is_set():
             try:
                 peer, _ = self._listener.accept()
+            except TimeoutError:
+                continue
             except OSError:
                 break
             with peer:

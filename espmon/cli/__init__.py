@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import espmon
-from espmon.errors import EspmonError, OutputUnwritable
+from espmon.errors import EXIT_INTERRUPTED, EXIT_OK, EspmonError, InputUnreadable, OutputUnwritable, UsageProblem
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -143,7 +144,7 @@ def _visible(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
 
 
-def _fill_standard_streams() -> None:
+def _mend_standard_streams() -> None:
     """Whoever started us may have closed them (``>&-``): then Python has None there, and the next file opened their number."""
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
@@ -151,24 +152,52 @@ def _fill_standard_streams() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):  # a code page of Windows, LANG=C: a board's letters must not end us
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def main(args: list[str] | None = None) -> Any:
     """Entry point of the program: runs a command, turns told errors into their exit status."""
-    _fill_standard_streams()
+    _mend_standard_streams()
     if "_ESPMON_COMPLETE" in os.environ:
         importlib.import_module("espmon.cli.completion")  # PowerShell's protocol is ours
+    told: EspmonError
     try:
-        return cli(args=args, prog_name="espmon")
+        status = cli.main(args=args, prog_name="espmon", standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else EXIT_OK)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(EXIT_INTERRUPTED)
+    except click.exceptions.NoArgsIsHelpError as group:  # `espmon config`: its help is the answer
+        group.show()
+        sys.exit(group.exit_code)
+    except click.ClickException as mistake:
+        told = _in_two_lines(mistake)
     except EspmonError as error:
         told = error
+    except BrokenPipeError:  # `espmon logs NAME | head`
+        _forget_output()
+        sys.exit(1)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         told = OutputUnwritable(error.strerror or str(error))
     if isinstance(told, OutputUnwritable):
-        from espmon.sinks.screen import forget_output
-
-        forget_output()
+        _forget_output()
     tell(told)
     sys.exit(told.exit_status)
+
+
+def _forget_output() -> None:
+    from espmon.sinks.screen import forget_output
+
+    forget_output()
+
+
+def _in_two_lines(mistake: click.ClickException) -> EspmonError:
+    """What click says of a wrong command line, in the shape of our own errors."""
+    message = " ".join(mistake.format_message().split()).removesuffix(".")
+    path = mistake.ctx.command_path if isinstance(mistake, click.UsageError) and mistake.ctx is not None else "espmon"
+    if isinstance(mistake, click.FileError):
+        return InputUnreadable(f"{mistake.ui_filename}: {' '.join(mistake.message.split())}", "Check the path and who may use it.")
+    return UsageProblem(message[:1].lower() + message[1:], f"`{path} --help` says how it is used.")

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from espmon.cli.daemon_options import CONTEXT
 from espmon.errors import UsageProblem
+
+if TYPE_CHECKING:
+    from espmon.app.config import Config
 
 
 @click.group(context_settings=CONTEXT)
@@ -36,7 +41,28 @@ def check(file: str | None) -> None:
         for problem in error.problems:
             click.echo(problem, err=True)
         raise SystemExit(2) from None
-    click.echo(f"{path}: right, {len(found.ports)} boards" + (f", {len(found.files) - 1} drop-ins" if len(found.files) > 1 else ""))
+    boards = f"{len(found.ports)} board{'' if len(found.ports) == 1 else 's'}"
+    click.echo(f"{path}: right, {boards}" + (f", {len(found.files) - 1} drop-ins" if len(found.files) > 1 else ""))
+    for note in _not_there_yet(found):
+        click.echo(f"note: {note}")
+
+
+def _not_there_yet(found: Config) -> Iterator[str]:
+    """What the daemon can run without, but hardly as it was meant."""
+    from espmon.app.wire import places
+    from espmon.store.elfs import expand
+    from espmon.store.images import ImageStore
+
+    state, _ = places(found, None)
+    for port in found.ports:
+        pieces = port.values["image"] or ()
+        for piece in pieces:
+            if not piece.file.is_file():
+                yield f"{port.name}: there is no image file {piece.file}"
+        if port.recover == "flash" and not pieces and ImageStore(state / "image").known_good(port.name) is None:
+            yield f"{port.name}: recover = \"flash\" has no known-good image to write; `espmon image add {port.name} 0 FILE` gives it one"
+        if port.elf and not any(path.is_file() for path in expand(port.elf)):
+            yield f"{port.name}: no ELF file is at {', '.join(port.elf)} yet"
 
 
 @config.command()
@@ -86,10 +112,10 @@ def init(file: str | None, force: bool) -> None:
         return
     path = _path(file)
     if path.exists() and not force:
-        raise UsageProblem(f"{path} exists", "use --force to replace it, or name another file")
+        raise UsageProblem(f"{path} exists", "Use --force to replace it, or name another file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
     except OSError as error:
-        raise UsageProblem(f"cannot write {path}: {error.strerror}") from None
-    click.echo(f"{path}: {len(boards)} boards; edit it, then espmon config check {path}")
+        raise UsageProblem(f"cannot write {path}: {error.strerror}", "Name a file in a folder of yours.") from None
+    click.echo(f"{path}: {len(boards)} board{'' if len(boards) == 1 else 's'}; edit it, then `espmon config check {path}`")

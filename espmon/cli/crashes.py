@@ -8,7 +8,7 @@ from typing import TextIO
 
 import click
 
-from espmon.cli.daemon_options import CONTEXT, ago, names_daemon, plain
+from espmon.cli.daemon_options import CONTEXT, ago, names_daemon, plain, require_board
 from espmon.errors import UsageProblem
 
 
@@ -24,6 +24,8 @@ def crashes(ctx: click.Context, config_path: str | None, state_dir: str | None, 
     ctx.obj = find_daemon(config_path, state_dir)
     if ctx.invoked_subcommand is not None:
         return
+    if name is not None:
+        require_board(ctx.obj, name)
     from espmon.events import iso_time
     from espmon.store.database import crash_groups, open_reader
 
@@ -56,7 +58,9 @@ def show(ctx: click.Context, fingerprint: str, as_json: bool, everything: bool) 
         for crash, line in found:
             shown += 1
             if as_json:
-                click.echo(line)
+                from espmon.sinks.jsonl import print_json_line
+
+                print_json_line(line)
             else:
                 from espmon.sinks.console import Console
                 from espmon.sinks.screen import Screen
@@ -67,7 +71,7 @@ def show(ctx: click.Context, fingerprint: str, as_json: bool, everything: bool) 
             if not everything:
                 break
     if not shown:
-        raise UsageProblem(f"no crash has a fingerprint that begins with {fingerprint!r}", "espmon crashes lists them")
+        raise UsageProblem(f"no crash has a fingerprint that begins with {fingerprint!r}", "`espmon crashes` lists them.")
 
 
 @crashes.command()
@@ -76,12 +80,16 @@ def show(ctx: click.Context, fingerprint: str, as_json: bool, everything: bool) 
 @click.pass_context
 def export(ctx: click.Context, fingerprint: str | None, output: TextIO) -> None:
     """Write all stored crashes (or those of one fingerprint) as JSON lines."""
+    from espmon.sinks.jsonl import print_json_line
     from espmon.store.database import crash_occurrences, open_reader
 
     count = 0
     with open_reader(ctx.obj.database) as c:
         for _, line in crash_occurrences(c, fingerprint or ""):
-            output.write(line + "\n")
+            if output.name == "-":
+                print_json_line(line)
+            else:
+                output.write(line + "\n")
             count += 1
     if output.name != "-":
         print(f"{count} crashes", file=sys.stderr)  # noqa: T201

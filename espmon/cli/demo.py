@@ -39,36 +39,49 @@ def demo(as_json: bool, crash: str | None, lines: bool) -> None:
 class _Json:
     def tell(self, event: Event) -> None:
         from espmon.events import Progress, to_json_line
+        from espmon.sinks.jsonl import print_json_line
 
         if not isinstance(event, Progress):
-            sys.stdout.write(to_json_line(event) + "\n")
-            sys.stdout.flush()
+            print_json_line(to_json_line(event))
 
     def finished(self, status: dict[str, Any]) -> None:
         pass
 
 
+# A step of the recovery that is over, in words that say what it was for.
+_STEPS = {
+    "reset": "reset by its EN line",
+    "leave-download-mode": "into download mode and out again",
+    "compare": "compared with the good image",
+    "backup": "backup",
+    "verify": "read back",
+    "write": "repair",
+}
+_COLUMNS = 80
+
+
 class _Words:
-    """One line for each thing worth telling, and a few words at the end."""
+    """One line for each thing worth telling, and a few words at the end: 22 lines of 80 columns, one screen."""
 
     def __init__(self) -> None:
         from rich.console import Console
 
         self._console = Console(highlight=False)
         self._start = time.monotonic()
-        self._loops = 0
+        self._told_boot = False
         self._crashes = 0
         self._console.print(
-            "Three virtual boards, one daemon. [b]kitchen[/b] is healthy, [b]garden[/b] has a bug, [b]garage[/b] has damaged flash.\n"
+            "Three boards: [b]kitchen[/b] is healthy, [b]garden[/b] has a bug, [b]garage[/b] has damaged flash.\n"
         )
 
     def _line(self, port: str, text: str, style: str = "") -> None:
         from rich.text import Text
 
+        room = _COLUMNS - 18
         self._console.print(
             Text(f"{time.monotonic() - self._start:5.1f} s  ", style="dim"),
-            Text(f"{port:<8}", style="bold"),
-            Text(text, style=style),
+            Text(f"{port:<8} ", style="bold"),
+            Text(text if len(text) <= room else text[: room - 1] + "…", style=style),
             sep="",
             soft_wrap=True,
         )
@@ -79,32 +92,26 @@ class _Words:
         port = event.port or ""
         match event:
             case ev.Boot(reset=reset):
-                if port == "garage" and reset is not None and reset.abnormal:
-                    self._loops += 1
-                    if self._loops <= 3:
-                        self._line(port, f"boot after a {reset.meaning}", "yellow")
+                if port == "garage" and reset is not None and reset.abnormal and not self._told_boot:
+                    self._told_boot = True
+                    self._line(port, f"boot after a {reset.meaning}", "yellow")
             case ev.Crash():
                 self._crashes += 1
                 if self._crashes == 1:
                     self._line(port, event.explanation or event.kind, "red")
-                    for frame in [f for f in event.frames if f.function][:3]:
-                        where = f"  {frame.file.rsplit('/', 1)[-1]}:{frame.line}" if frame.file else ""
-                        self._line("", f"    in {frame.function}{where}", "red")
+                    for number, frame in enumerate([f for f in event.frames if f.function][:2]):
+                        where = f" at {frame.file.removeprefix('./')}:{frame.line}" if frame.file else ""
+                        self._line("", f"  {'in' if number == 0 else 'called from'} {frame.function}{where}", "red")
                 else:
-                    self._line(
-                        port,
-                        f"the same crash again, {self._crashes} times now [{(event.fingerprint or '')[:12]}]",
-                        "red",
-                    )
+                    self._line(port, f"the same crash again, {self._crashes} times now [{(event.fingerprint or '')[:12]}]", "red")
             case ev.BootLoop(boots=boots, cause=cause, period_s=period):
-                self._line(port, f"boot loop: {boots} boots in a row, {period} s apart, {cause}", "bold yellow")
+                self._line(port, f"boot loop: {boots} boots, {period} s apart, {cause}", "bold yellow")
             case ev.Recovery(step=step, outcome=outcome, reason=reason):
-                if outcome == "started":
-                    return
-                style = "bold green" if outcome == "recovered" else "cyan" if outcome == "done" else "yellow"
-                self._line(port, f"{step}: {outcome}" + (f" ({reason})" if reason else ""), style)
-            case ev.PortChanged(state="opened"):
-                self._line(port, "watched")
+                because = f": {reason}" if reason else ""
+                if outcome == "done":
+                    self._line(port, _STEPS.get(step, step) + because, "cyan")
+                elif outcome != "started":
+                    self._line(port, outcome + because, "bold green" if outcome == "recovered" else "yellow")
 
     def finished(self, status: dict[str, Any]) -> None:
         from espmon.cli.daemon_options import amount
@@ -117,6 +124,4 @@ class _Words:
         }
         for name, port in status["ports"].items():
             self._line(name, f"{amount(port['bytes'])} logged, {notes.get(name, '')}")
-        self._console.print(
-            "\nThe same for your boards: espmon config init, then espmon daemon. One board: espmon PORT."
-        )
+        self._console.print("For your boards: espmon config init, espmon daemon. One board: espmon PORT.")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from datetime import datetime
 from typing import Any
 
 import click
 
-from espmon.cli.daemon_options import CONTEXT, moment, names_daemon, plain
+from espmon.cli.daemon_options import CONTEXT, local_time, moment, names_daemon, plain, require_board
 
 
 @click.command(context_settings=CONTEXT)
@@ -28,6 +29,8 @@ def events(
     from espmon.store.database import event_lines, open_reader
 
     reach = find_daemon(config_path, state_dir)
+    if name is not None:
+        require_board(reach, name)
     start = moment(since) if since else None
     wire = None
     if follow:
@@ -56,15 +59,19 @@ def events(
 
 def _print(line: str, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(line + "\n")
-    else:
-        sys.stdout.write(in_words(json.loads(line)) + "\n")
-    sys.stdout.flush()
+        from espmon.sinks.jsonl import print_json_line
+
+        print_json_line(line)
+    elif words := in_words(json.loads(line)):
+        sys.stdout.write(words + "\n")
+        sys.stdout.flush()
 
 
 def in_words(event: dict[str, Any]) -> str:
-    """One event as one line for people."""
+    """One event as one line for people; empty for what the next line says as well (the rate of a boot's own text)."""
     kind = event["type"]
+    if kind == "wrong-rate" and event.get("boots"):
+        return ""
     what = ""
     if kind in ("boot", "reset"):
         reset = event.get("reset") or {}
@@ -85,6 +92,12 @@ def in_words(event: dict[str, Any]) -> str:
         what = event["state"] + (f", {event['reason']}" if event.get("reason") else "")
     elif kind == "gap":
         what = f"{event['bytes']} bytes: {event['reason']}"
+    elif kind == "wrong-rate":
+        what = f"sent at {event.get('sent_at') or 'another'} baud, received at {event.get('received_at')}"
+    elif kind == "firmware":
+        what = " ".join(str(event[key]) for key in ("framework", "name", "version") if event.get(key))
     else:
-        what = event.get("meaning") or event.get("message") or event.get("how") or ""
-    return plain(f"{event.get('at') or '-':<24} {event.get('port') or '-':<12} {kind:<13} {what}".rstrip())
+        said = (event.get(key) for key in ("message", "meaning", "how", "what", "error", "operation", "format"))
+        what = ": ".join(str(each) for each in said if each)
+    at = datetime.fromisoformat(event["at"]).timestamp() if event.get("at") else None
+    return plain(f"{local_time(at)}  {event.get('port') or '-':<12} {kind:<13} {what}".rstrip())

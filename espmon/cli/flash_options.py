@@ -81,9 +81,9 @@ class Console:
         """An event of the flasher."""
         if self.as_json:
             from espmon.events import to_json_line
+            from espmon.sinks.jsonl import print_json_line
 
-            sys.stdout.write(to_json_line(event) + "\n")
-            sys.stdout.flush()
+            print_json_line(to_json_line(event))
             return
         from espmon.events import Progress
 

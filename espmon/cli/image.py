@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from espmon.cli.daemon_options import CONTEXT, ago, amount, names_daemon, plain
-from espmon.errors import EspmonError, UsageProblem
+from espmon.cli.daemon_options import CONTEXT, ago, amount, names_daemon, plain, require_board
+from espmon.errors import EspmonError, InputUnreadable, UsageProblem
 
 if TYPE_CHECKING:
     from espmon.app.reach import Reach
+
+
+_REBUILD = "Build it again, or take another file: recovery would refuse to write this one."
 
 
 @click.group(context_settings=CONTEXT)
@@ -41,21 +44,24 @@ def add(reach: Reach, name: str, files: tuple[str, ...], chip: str | None) -> No
     from espmon.cli.flash_options import pairs
     from espmon.store.images import ImageStore
 
+    require_board(reach, name)
     pieces = []
     found_chip = chip
     for offset, file in pairs(files):
         try:
             content = Path(file).read_bytes()
         except OSError as error:
-            raise UsageProblem(f"{file}: {error.strerror}") from None
+            raise InputUnreadable(f"cannot read {file}: {error.strerror}", "Check the path.") from None
         if has_header(content):
             try:
                 found = identify(content)
             except ImageFault as fault:
-                raise UsageProblem(f"{file} is no good image: {fault}") from None
+                raise UsageProblem(f"{file} is no good image: {fault}", _REBUILD) from None
             if found.fault:
-                raise UsageProblem(f"{file} is no good image: {found.fault}")
+                raise UsageProblem(f"{file} is no good image: {found.fault}", _REBUILD)
             found_chip = found_chip or found.chip
+        elif content.startswith(b"\x7fELF"):
+            raise UsageProblem(f"{file} is an ELF file, no flash image", "Give the .bin that the build makes of it.")
         pieces.append((offset, content))
     kept = ImageStore(reach.state_dir / "image").add(pieces, origin="added", port=name, chip=found_chip, source=str(files[1]))
     with contextlib.suppress(EspmonError):

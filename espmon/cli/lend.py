@@ -35,9 +35,9 @@ def lend(name: str, command: tuple[str, ...], config_path: str | None, state_dir
     try:
         status = subprocess.run(words, env=environment, check=False).returncode
     except FileNotFoundError:
-        raise UsageProblem(f"there is no program {words[0]!r}") from None
+        raise UsageProblem(f"there is no program {words[0]!r}", "Check its name; the port has been given back.") from None
     except OSError as error:
-        raise UsageProblem(f"{words[0]}: {error.strerror}") from None
+        raise UsageProblem(f"{words[0]}: {error.strerror}", "Check that it may be run; the port has been given back.") from None
     except KeyboardInterrupt:
         status = 130
     finally:

@@ -42,6 +42,7 @@ def complete_ports(ctx: click.Context, param: click.Parameter | None, incomplete
             if name.startswith(incomplete) and (name == port.device or incomplete):
                 items.append(CompletionItem(name, help=port.adapter or port.description))
                 break
+    items += [CompletionItem(name, help="board of the daemon") for name in _boards_of_daemon() if name.startswith(incomplete)]
     return items
 
 
@@ -126,6 +127,8 @@ def _attach(port: AttachedPort, options: MonitorOptions) -> int:
 
     port.open()
     click.echo(f"espmon: the daemon holds {port.device}; attached to it", err=True)
+    if options.baud not in (None, port.baud):
+        click.echo(f"        It listens at {port.baud} baud; --baud {options.baud} is not applied.", err=True)
     return Monitor(replace(options, elfs=options.elfs or port.elfs), rate=FixedRate(port.baud), port=port).run()
 
 
@@ -141,10 +144,29 @@ def no_such_word(word: str) -> UsageProblem | None:
 
     if looks_like_port(word) or device_path(word) != word:
         return None
+    if not word.strip():
+        return UsageProblem("the port's name is empty", "`espmon ports` lists the ports of this machine.")
+    if word == "help":
+        return UsageProblem("there is no command and no port help", "`espmon --help` lists the commands, `espmon COMMAND --help` explains one.")
+    if word == "-":
+        return UsageProblem("a monitor needs a port, - is none", "`espmon decode -` reads a log from standard input.")
+    boards = _boards_of_daemon()
     close = [f"`espmon {name}`" for name in nearest(word, list(COMMANDS))]
     listed = list_ports()
-    close += similar(word, listed)
+    close += [*nearest(word, boards), *similar(word, listed)]
     hint = f"Did you mean {' or '.join(close)}?" if close else "`espmon --help` lists the commands."
-    if not close and listed:
+    if not close and boards:
+        hint += f" The daemon's boards: {', '.join(boards[:8])}"
+    elif not close and listed:
         hint += f" Ports here: {', '.join(p.device for p in listed[:5])}"
     return UsageProblem(f"there is no command and no port {word}", hint)
+
+
+def _boards_of_daemon() -> list[str]:
+    from espmon.app.presence import may_run
+
+    if not may_run():
+        return []
+    from espmon.app.reach import board_names
+
+    return board_names()

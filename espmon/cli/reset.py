@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from espmon.cli.flash_options import Console, port_argument
+from espmon.errors import PortProblem
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -18,6 +19,8 @@ def reset(port: str, download: bool, as_json: bool) -> None:
 
     console = Console(as_json=as_json, verbose=False)
     with open_port(port, 115200) as there:
+        if not there.set_lines(dtr=False, rts=False):
+            raise PortProblem(port, f"{port} has no DTR and RTS lines: the board can't be reset through it", "Press the board's reset button.")
         how = reset_board(there, download=download, tell=console.tell if as_json else None)
     if not as_json:
         console.result("reset", f"Reset{' into download mode' if download else ''} (sequence {how}).")

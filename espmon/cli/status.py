@@ -30,7 +30,7 @@ def status(config_path: str | None, state_dir: str | None, as_json: bool) -> Non
     if found is None:
         from espmon.app.wire import DaemonUnreachable
 
-        raise DaemonUnreachable("no daemon answers", "start one with espmon daemon, or name it with --state-dir")
+        raise DaemonUnreachable("no daemon answers", "Start one with `espmon daemon`, or name it with --state-dir.")
     with open_reader(reach.database) as c:
         for name, port in found["ports"].items():
             port.update(port_summary(c, name, time.time()))
@@ -82,7 +82,8 @@ def _print(found: dict[str, Any]) -> None:
                 )
             )
         )
-    console = Console(highlight=False)
+    # piped, each board stays one line: for grep and awk
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 500)
     console.print(table)
     for name, port in found["ports"].items():
         recovery = port["recovery"]

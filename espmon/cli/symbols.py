@@ -77,6 +77,6 @@ def gc(reach: Reach, keep: str) -> None:
     try:
         limit = size(keep)
     except ValueError as error:
-        raise UsageProblem(f"--keep {error}") from None
+        raise UsageProblem(f"--keep: {keep!r} is no size", f"It {error}.") from None
     gone = _store(reach).gc(limit_bytes=limit)
     click.echo(f"{len(gone)} removed, {amount(sum(e.size for e in gone))}")

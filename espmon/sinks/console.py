@@ -7,6 +7,7 @@ first one is shown); in pipes and logs the same facts are plain, stable text.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -46,6 +47,7 @@ _COLOURS: dict[Tone, str] = {"quiet": "36", "good": "32", "warning": "33", "bad"
 SourceLines = Mapping[tuple[str, int], str]
 _SURE_FRAMES = 16
 _POSSIBLE_FRAMES = 8
+_PANEL_COLUMNS = 40  # narrower, a frame round the crash leaves no room for what is in it
 
 _KINDS = {
     "exception": "Exception",
@@ -463,7 +465,7 @@ class Console:
         if isinstance(event, Crash):
             self._crash(event, source)
         elif told := notice_lines(event):
-            self._notice(told[1][0], told[0], *told[1][1:])
+            self._notice(told[1][0], told[0], *told[1][1:], at=event.at)
 
     def _tell_deferred(self) -> None:
         deferred, self._deferred = self._deferred, []
@@ -508,29 +510,53 @@ class Console:
         finally:
             self.paused = paused
 
-    def _notice(self, what: str, tone: Tone, *more: str) -> None:
+    def _notice(self, what: str, tone: Tone, *more: str, at: float | None = None) -> None:
         mark = "●" if self.screen.unicode else "---"
         ending = self._shaper.fresh_line()
         lines = [what, *more]
+        stamp = self._stamp(at)
+        text = ending + plain(stamp) + _plain_notice(lines)
         if self.screen.is_terminal:
+            blank = " " * len(plain(stamp))
             indent = " " * (len(mark) + 1)
             rows: list[str] = []
             for line in lines:
-                rows += _wrapped(line, self.screen.width - len(indent))
+                rows += _wrapped(line, self.screen.width - len(indent) - len(blank))
             styled = [f"{indent if number else f'{mark} '}{row}" for number, row in enumerate(rows)]
             if self.screen.colour:
                 styled = [f"\x1b[0;{_COLOURS[tone]}m{row}\x1b[0m" for row in styled]
-            self._emit(ending + "".join(row + "\n" for row in styled), ending + _plain_notice(lines))
+            self._emit(ending + "".join(f"{blank if number else stamp}{row}\n" for number, row in enumerate(styled)), text)
         else:
-            self._emit(ending + _plain_notice(lines))
+            self._emit(text)
+
+    def _stamp(self, at: float | None) -> str:
+        """What begins a fact's line: the time, as it begins the board's lines."""
+        stamp = self._shaper.stamp
+        return stamp(at) if stamp is not None and at is not None else ""
 
     def _crash(self, crash: Crash, source: SourceLines) -> None:
         ending = self._shaper.fresh_line()
-        text = ending + _plain_notice(crash_lines(crash, source, self.has_elf))
-        if self.screen.is_terminal:
+        lines = crash_lines(crash, source, self.has_elf)
+        text = ending + plain(self._stamp(crash.at)) + _plain_notice(lines)
+        if self.screen.is_terminal and self.screen.width >= _PANEL_COLUMNS:
             self._emit(ending + self._panel(crash, source), text)
+        elif self.screen.is_terminal:
+            self._emit(ending + self._unframed(lines), text)
         else:
             self._emit(text)
+
+    def _unframed(self, lines: Sequence[str]) -> str:
+        """The plain text of a crash for a narrow terminal: each line folded below its own beginning."""
+        import textwrap
+
+        out: list[str] = []
+        for line in lines:
+            label = re.match(r"  \w+: +| +(?:\d+\. )?", line)
+            hanging = min(len(label[0]) if label else 0, 4)
+            out += textwrap.wrap(line, max(16, self.screen.width - 1), subsequent_indent=" " * hanging, break_on_hyphens=False)
+        if not self.screen.colour:
+            return "".join(f"{row}\n" for row in out)
+        return f"\x1b[0;{_COLOURS['bad']}m{out[0]}\x1b[0m\n" + "".join(f"{row}\n" for row in out[1:])
 
     def _emit(self, text: str, log_text: str | None = None) -> None:
         if not text:
@@ -578,7 +604,7 @@ class Console:
         from rich.panel import Panel
         from rich.text import Text as RichText
 
-        width = max(40, min(self.screen.width, 120))
+        width = min(self.screen.width, 120)
         buffer = io.StringIO()
         console = RichConsole(
             file=buffer,
@@ -614,7 +640,7 @@ def _wrapped(line: str, width: int) -> list[str]:
         return [line]
     import textwrap
 
-    return textwrap.wrap(line, max(20, width), break_on_hyphens=False)
+    return textwrap.wrap(line, max(10, width), break_on_hyphens=False)
 
 
 def _plain_notice(lines: Sequence[str]) -> str:

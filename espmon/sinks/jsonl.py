@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from typing import IO
 
 from espmon.errors import OutputUnwritable
 from espmon.events import Event, Text, to_json_line
+
+
+def print_json_line(line: str) -> None:
+    """A line of JSON on standard output, in UTF-8 whatever the system's own encoding is, and at once."""
+    sys.stdout.flush()
+    out: IO[bytes] | None = getattr(sys.stdout, "buffer", None)
+    if out is None:  # somebody has put a stream of text in its place
+        sys.stdout.write(line + "\n")
+        return
+    out.write(line.encode("utf-8", "replace") + b"\n")
+    out.flush()
 
 
 class JsonLines:

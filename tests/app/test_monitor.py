@@ -23,6 +23,20 @@ def board(tmp_path):
     board.unplug()
 
 
+def test_download_mode_that_was_asked_for_is_no_mishap():
+    run = Espmon("sim://esp8266?app=uptime", terminal=True)
+    try:
+        run.wait_for("round 1")
+        run.type(b"\x14p")
+        run.wait_for("Download mode")
+        text = run.wait_for("runs the firmware again")
+        assert "Release GPIO0" not in text
+        run.type(b"\x1d")
+        assert run.end() == 0
+    finally:
+        run.close()
+
+
 @pytest.fixture
 def espmon(board):
     running = []
@@ -243,6 +257,22 @@ def test_the_board_is_found_again(board, espmon):
     assert run.end() == 0
 
 
+def test_typing_to_a_board_that_is_away_is_told_once(board, espmon):
+    run = espmon(terminal=True)
+    run.wait_for("Ctrl-]")
+    board.unplug()
+    run.wait_for("is gone")
+    run.type(b"abc")
+    run.wait_for("is not sent")
+    run.type(b"def\x14r")
+    run.wait_for("nothing to reset")
+    board.plug_in()
+    text = run.wait_for("is back")
+    assert text.count("is not sent") == 1
+    run.type(b"ghi")
+    assert board.hear(3) == b"ghi"
+
+
 # --- how it ends ----------------------------------------------------------------------------------------------------
 
 
@@ -343,6 +373,17 @@ def test_json_is_one_object_a_line_and_nothing_else(board, espmon):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full to stand for a full disk")
+def test_with_json_what_espmon_says_goes_to_standard_error(board, espmon, tmp_path):
+    run = espmon("--json", "--elf", str(tmp_path / "none.elf"), "--until", "end")
+    board.say(b"text\nend\n")
+    assert run.end() == 0
+    assert {json.loads(line)["type"] for line in run.text.splitlines()} == {"port"}
+    what, todo = run.errors.splitlines()
+    assert what.startswith("espmon: ")
+    assert "none.elf" in what
+    assert todo.startswith("        ")
+
+
 def test_a_full_disk_is_told_with_its_gap_and_stops_nothing(board, espmon):
     run = espmon("--raw-log", "/dev/full", "--log", "/dev/full", "--until", "the end")
     board.say(b"hello\nthe end\n")

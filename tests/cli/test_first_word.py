@@ -171,6 +171,9 @@ def test_ports_complete(monkeypatch):
 
     ports = [ListedPort(device="/dev/ttyUSB0", vid=0x10C4, pid=0xEA60), ListedPort(device="COM3")]
     monkeypatch.setattr("espmon.port.list_ports", lambda: ports)
+    monkeypatch.setattr("espmon.cli.monitor._boards_of_daemon", lambda: ["bench-3"])
+    assert [i.value for i in complete_ports(None, None, "be")] == ["bench-3"]
+    monkeypatch.setattr("espmon.cli.monitor._boards_of_daemon", list)
     assert [(i.value, i.help) for i in complete_ports(None, None, "")] == [("/dev/ttyUSB0", "CP210x"), ("COM3", None)]
     assert [i.value for i in complete_ports(None, None, "ttyU")] == ["ttyUSB0"]
     assert [i.value for i in complete_ports(None, None, "/dev/tty")] == ["/dev/ttyUSB0"]

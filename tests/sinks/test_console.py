@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -107,6 +108,34 @@ def test_a_crash_in_a_pipe():
 def test_a_crash_on_a_terminal():
     shown = Stage(terminal=True, roots=["/p"]).show(CRASH, source=SOURCE)
     assert shown.replace("\u00a0", " ") == PANEL
+
+
+@pytest.mark.parametrize("width", [20, 30, 39])
+@pytest.mark.parametrize("colour", ["never", "always"])
+def test_a_narrow_terminal_gets_a_crash_without_a_frame(width, colour):
+    """A frame that is wider than the terminal is unreadable."""
+    shown = Stage(terminal=True, width=width, colour=colour, roots=["/p"]).show(CRASH, source=SOURCE)
+    rows = re.sub("\x1b\\[[0-9;]*m", "", shown).splitlines()
+    assert max(map(len, rows)) <= width
+    assert "│" not in shown.replace(" | ", "")
+    assert "".join(PLAIN.replace("/p/src", "src").split()).removeprefix("---") == "".join("".join(rows).replace("/p/src", "src").split())
+
+
+def test_with_timestamps_what_espmon_says_has_its_time_too():
+    at = 1_700_000_000.5
+    stage = Stage(timestamps=True)
+    shown = stage.show(PortChanged(state="gone", port="ttyUSB0", at=at), HostError(tool="esptool", message="no", remedies=("Look.",), at=at), replace(CRASH, at=at))
+    first, second, hint, third, *_ = shown.splitlines()
+    assert first.endswith(".500 --- ttyUSB0 is gone; waiting for the board to come back")
+    assert second[8:].startswith(".500 --- Error of esptool: no")
+    assert hint == "    Try: Look."
+    assert third[8:].startswith(".500 --- Crash: LoadProhibited")
+    on_terminal = Stage(timestamps=True, terminal=True, width=60).show(HostError(tool="esptool", message="a" * 30 + " " + "b" * 30, at=at))
+    rows = on_terminal.splitlines()
+    assert rows[0][8:].startswith(".500 ● Error")
+    assert rows[1].startswith(" " * 15 + "a")
+    assert rows[2].startswith(" " * 15 + "b")
+    assert max(map(len, rows)) <= 60
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
