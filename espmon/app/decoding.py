@@ -138,14 +138,17 @@ class Decoding:
         rate, decoder = watch.rate, watch.decoder
         if jumped:
             watch.clock_set_back(now)
+        waited = False
         while watch.inbox:
             chunk = _gathered(watch.inbox)
+            if waited:  # what was due between two pieces comes between them
+                self._tick(watch, chunk.at)
+            waited = True
             watch.inbox_taken += len(chunk.data)
             if watch.skipped:
                 skipped, watch.skipped = watch.skipped, 0
                 reason = "decoder too slow; the raw log has them"
                 self._publisher.publish(watch, ev.Gap(at=now, port=watch.name, bytes=skipped, reason=reason))
-            self._tick(watch, chunk.at)
             self.sort(watch, rate.hear(chunk))
         self._tick(watch, now, jumped=jumped)
         if closing:
