@@ -78,6 +78,7 @@ class Decoding:
         self._sync_soon = sync_soon
         self._hurry_readers = hurry
         self._hurry_until = 0.0
+        self._silent_until: dict[str, float] = {}
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
@@ -132,6 +133,16 @@ class Decoding:
                     self.decode(watch, now, jumped=jumped, closing=closing)
                 except PortProblem as problem:
                     _log.warning("%s: %s", watch.name, problem.message)
+                except Exception:  # noqa: BLE001 - logged; one board's fault must not end the others
+                    self._failed(watch)
+
+    def _failed(self, watch: Watch) -> None:
+        """A fault of ours with this board, which may be there again in each round: told once a minute, tried once a second."""
+        watch.due = time.time() + 1.0
+        mono = time.monotonic()
+        if mono >= self._silent_until.get(watch.name, 0.0):
+            self._silent_until[watch.name] = mono + 60.0
+            _log.exception("%s: decoding", watch.name)
 
     def decode(self, watch: Watch, now: float, *, jumped: bool = False, closing: bool = False) -> None:
         """What waits of one board, and what is due. `jumped`: the clock went back, so deadlines can't be waited for."""
