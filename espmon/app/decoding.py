@@ -63,6 +63,7 @@ class Decoding:
         self._sync_soon = sync_soon
         self._hurry_readers = hurry
         self._hurry_until = 0.0
+        self._silent_until: dict[str, float] = {}
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
@@ -117,21 +118,34 @@ class Decoding:
                     self.decode(watch, now, jumped=jumped, closing=closing)
                 except PortProblem as problem:
                     _log.warning("%s: %s", watch.name, problem.message)
+                except Exception:  # noqa: BLE001 - logged; one board's fault must not end the others
+                    self._failed(watch)
+
+    def _failed(self, watch: Watch) -> None:
+        """A fault of ours with this board, which may be there again in each round: told once a minute, tried once a second."""
+        watch.due = time.time() + 1.0
+        mono = time.monotonic()
+        if mono >= self._silent_until.get(watch.name, 0.0):
+            self._silent_until[watch.name] = mono + 60.0
+            _log.exception("%s: decoding", watch.name)
 
     def decode(self, watch: Watch, now: float, *, jumped: bool = False, closing: bool = False) -> None:
         """What waits of one board, and what is due. `jumped`: the clock went back, so deadlines can't be waited for."""
         rate, decoder = watch.rate, watch.decoder
         if jumped:
             watch.clock_set_back(now)
+        waited = False
         while watch.inbox:
             chunk = _gathered(watch.inbox)
+            if waited:  # what was due between two pieces comes between them
+                self._tick(watch, chunk.at)
+            waited = True
             watch.inbox_taken += len(chunk.data)
             watch.policy.bytes_heard(chunk.at)
             if watch.skipped:
                 skipped, watch.skipped = watch.skipped, 0
                 reason = "decoder too slow; the raw log has them"
                 self._publisher.publish(watch, ev.Gap(at=now, port=watch.name, bytes=skipped, reason=reason))
-            self._tick(watch, chunk.at)
             self.sort(watch, rate.hear(chunk))
         self._tick(watch, now, jumped=jumped)
         if closing:

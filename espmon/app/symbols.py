@@ -112,19 +112,27 @@ class Symbols:
             return out
 
     def _run(self) -> None:
-        self.look()
-        self._resymbolize()
+        self._work_again = True
         while not self._stop.is_set():
             try:
-                event, port, booted, done = self._queue.get(timeout=LOOK_S)
-            except Empty:
-                if self.look() or self._work_again:
-                    self._work_again = False
-                    self._resymbolize()
-                continue
+                self._work()
+            except Exception:  # noqa: BLE001 - logged; without this thread crashes would wait for ever
+                _log.exception("symbols")
+                self._stop.wait(LOOK_S)
+
+    def _work(self) -> None:
+        """One crash, or one look at the build folders."""
+        try:
+            event, port, booted, done = self._queue.get(timeout=0.0 if self._work_again else LOOK_S)
+        except Empty:
+            if self.look() or self._work_again:
+                self._work_again = False
+                self._resymbolize()
+            return
+        try:
             self.look()
-            explained, sha256 = self._explained(event, port, booted)
-            done(explained, sha256)
+        finally:
+            done(*self._explained(event, port, booted))
 
     def look(self) -> bool:
         """Looks at the build folders once; True when a new ELF was kept."""

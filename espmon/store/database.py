@@ -188,6 +188,8 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
+# What SQLite says of a change, not of the disk.
+_OF_THE_CHANGE = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)
 Work = Callable[[sqlite3.Connection], Any]
 
 
@@ -312,7 +314,9 @@ class Database:
                     result = work(self._connection)
                     if waiter:
                         waiter.result = result
-                except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, ValueError) as error:
+                except Exception as error:
+                    if isinstance(error, sqlite3.Error) and not isinstance(error, _OF_THE_CHANGE):
+                        raise  # the disk's or the file's: everything is tried again
                     self._connection.execute("ROLLBACK TO one")
                     _log.error("%s: %s", self.path, error)
                     if waiter:
@@ -506,6 +510,8 @@ def store_event(c: sqlite3.Connection, event: ev.Event, elf_sha256: str | None) 
     port = event.port or ""
     cause = getattr(event, "reset", None)
     code, meaning, abnormal = (cause.code, cause.meaning, cause.abnormal) if cause else (None, None, False)
+    if code is not None and not -(1 << 63) <= code < 1 << 63:
+        code = None  # a device printed it; the whole number is in the event's JSON
     c.execute(
         "INSERT INTO events (port, type, at, boot, json) VALUES (?, ?, ?, ?, ?)",
         (port, event.type, event.at, event.boot, ev.to_json_line(event)),

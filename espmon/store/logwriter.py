@@ -113,13 +113,17 @@ class LogWriter:
             self._wake.wait(0.5)
             self._wake.clear()
             now, mono = self._clock()
-            if mono >= next_space:
-                next_space = mono + 1.0
-                self._check_space()
-            sync_all = mono >= next_sync
-            if sync_all:
-                next_sync = mono + self.limits.sync_s
-            self.write_round(now, mono, sync_all=sync_all)
+            try:
+                if mono >= next_space:
+                    next_space = mono + 1.0
+                    self._check_space()
+                sync_all = mono >= next_sync
+                if sync_all:
+                    next_sync = mono + self.limits.sync_s
+                self.write_round(now, mono, sync_all=sync_all)
+            except Exception:  # noqa: BLE001 - logged; without this thread nothing would be kept any more
+                _log.exception("writing logs")
+                time.sleep(1.0)
             # gathers what several reads bring into one write; a kill loses at most this much
             time.sleep(_GATHER_S)
 
@@ -180,6 +184,8 @@ class LogWriter:
                 self.keep(now, by_age=self._steadiness.steady(now, mono))
             except OSError as error:
                 _log.warning("%s: %s", self.root, error)
+            except Exception:  # noqa: BLE001 - logged; without this thread the disk would fill up
+                _log.exception("looking after logs")
             time.sleep(0.2)
 
     def make_room(self) -> bool:

@@ -90,6 +90,7 @@ class PortLog:
         self._marks = 0  # handed in since the disk last took all that waited
         self._lost = 0  # bytes dropped from the ring since the last gap record
         self._lost_at = 0.0
+        self._lost_why = ""
         self._raw = -1
         self._idx = -1
         self._size = 0
@@ -134,6 +135,7 @@ class PortLog:
             self._lost += dropped
             self.bytes_lost += dropped
             self._lost_at = at
+            self._lost_why = "disk full" if self.full else "disk too slow"
         # marks are few; those of the dropped stretch stand right behind the gap
         self._ring.extendleft(reversed(kept[-64:]))
 
@@ -192,10 +194,10 @@ class PortLog:
                 items = list(self._ring)
                 self._ring.clear()
                 lost, self._lost = self._lost, 0
-                lost_at = self._lost_at
+                lost_at, why = self._lost_at, self._lost_why
             if lost:
-                self._index(Kind.GAP, lost_at, mono, {"bytes": lost, "reason": "disk full"})
-                gaps.append(LogGap(port=self.name, bytes=lost, reason="disk full", at=lost_at))
+                self._index(Kind.GAP, lost_at, mono, {"bytes": lost, "reason": why})
+                gaps.append(LogGap(port=self.name, bytes=lost, reason=why, at=lost_at))
             written = 0
             try:
                 written = self._write(items, gaps)

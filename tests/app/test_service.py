@@ -28,7 +28,10 @@ def test_the_systemd_unit_is_hardened_watched_and_quoted() -> None:
     assert s["ExecStart"] == '"/opt/my tools/espmon" -m daemon --config "/etc/50%% off.toml"'
     assert {"WatchdogSec", "ExecReload", "DynamicUser", "StateDirectory", "LogsDirectory", "ProtectSystem"} <= set(s)
     assert s["SupplementaryGroups"] == "dialout"
-    assert "DynamicUser" not in systemd_unit(AWKWARD, user=True, config=None)
+    assert parser["Unit"]["StartLimitIntervalSec"] == "0"
+    assert (s["Restart"], s["RestartSec"], s["RestartPreventExitStatus"]) == ("on-failure", "500ms", "2")
+    own = systemd_unit(AWKWARD, user=True, config=None)
+    assert not {"DynamicUser=yes", "Nice=-5", "OOMScoreAdjust=-200"} & set(own.splitlines()), "a user may not"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")

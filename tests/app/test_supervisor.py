@@ -118,6 +118,28 @@ def test_what_waited_for_the_decoder_keeps_its_own_time(supervisor: Supervisor) 
     assert [round(b.at - now, 1) for b in boots if b.at is not None] == [0.0, 5.0, 10.0]
 
 
+def test_a_fault_with_one_board_does_not_stop_the_others(
+    tmp_path: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = PtyBoard(tmp_path / "tty1")
+    config = tmp_path / "espmon.toml"
+    config.write_text(config.read_text() + f'[[port]]\nname = "c"\nmatch = {{ device = "{other.path}" }}\nbaud = 115200\n')
+    supervisor.reload(read_config(config))
+    until(lambda: supervisor.watches["c"].state == "run", what="opening the other")
+    boots: list[ev.Event] = []
+    supervisor.listen(lambda e: boots.append(e) if isinstance(e, ev.Boot) else None)
+
+    def fault(at: float) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(supervisor.watches["b"].policy, "tick", fault)
+    supervisor.watches["b"].heard(b"text\r\n", time.time(), 0.0)
+    other.say(b"\r\n ets Jan  8 2013,rst cause:4, boot mode:(3,6)\r\n\r\n")
+    until(lambda: [b.port for b in boots] == ["c"], what="decoding the other")
+    until(lambda: "a bug" in caplog.text, what="telling it")
+    assert supervisor.alive
+
+
 def test_a_clock_that_is_set_back_leaves_no_time_of_ours_in_the_future(supervisor: Supervisor) -> None:
     watch = supervisor.watches["b"]
     with watch.judging:

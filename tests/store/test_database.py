@@ -169,6 +169,21 @@ def test_old_events_go_but_each_group_keeps_its_newest(tmp_path: Path) -> None:
         assert db.crash_groups(c)[0]["count"] == 10
 
 
+def test_a_change_that_cannot_be_stored_does_not_stop_the_others(tmp_path: Path) -> None:
+    """Numbers come from devices: one may be larger than SQLite's."""
+    store = Database(tmp_path / "espmon.sqlite")
+    store.event(ev.Boot(port="a", at=1.0))
+    store.event(ev.Boot(port="a", at=2.0, boot=10**30))
+    store.audit(3.0, "a", "somebody", "something", fact=object())
+    store.event(ev.Boot(port="a", at=4.0, reset=ev.ResetCause(code=10**30)))
+    with pytest.raises(StoreUnusable, match="not JSON serializable"):
+        store.audit_now(5.0, "a", "somebody", "something", fact=object())
+    store.close()
+    with open_reader(store.path) as c:
+        assert db.boot_times(c, "a") == [1.0, 4.0]
+        assert c.execute("SELECT count(*) FROM journal").fetchone()[0] == 0
+
+
 def test_a_board_that_crashes_all_day_fills_no_disk(tmp_path: Path) -> None:
     store = Database(tmp_path / "espmon.sqlite")
     for i in range(db.OCCURRENCES + 30):

@@ -148,6 +148,16 @@ def test_disk_full_at_any_byte_keeps_order_and_counts_the_gap(
     assert any(body == sent[:k] + sent[k + split :] for k in range(len(body) + 1))
 
 
+def test_a_ring_that_overflows_says_whether_the_disk_is_full_or_slow(tmp_path: Path) -> None:
+    log = PortLog(tmp_path, "p", LogLimits(ring_bytes=100))
+    log.append(b"x" * 150, 1.0, 1.0)
+    assert [(g.bytes, g.reason) for g in log.drain(1.0, 1.0)] == [(50, "disk too slow")]
+    log.drain(2.0, 2.0, allowed=False)
+    log.append(b"x" * 170, 2.0, 2.0)
+    assert [(g.bytes, g.reason) for g in log.drain(3.0, 3.0)] == [(70, "disk full")]
+    log.close(4.0, 4.0)
+
+
 def test_low_water_pauses_and_resumes_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states: list[bool] = []
     now = [100.0]
