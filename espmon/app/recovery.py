@@ -142,6 +142,7 @@ class Incident:
     written: bool = False
     resumes: int = 0
     mode: str | None = None  # a person asked for it and allowed this much; None: what the configuration allows
+    counted: bool = False  # in the image's budget of writes
     seen_failing: bool = True  # a failure was heard; False: a person says so, and a silent board may be a healthy one
     interrupted: str = "the host stopped"  # why the running rung has to be looked at again
 
@@ -609,7 +610,8 @@ class RecoveryPolicy:
             incident.running = rung
             incident.judging_since = None
             self._rung_at = at
-            if rung in (Rung.WRITE, Rung.WHOLE) and self.settings.image:
+            if rung in (Rung.WRITE, Rung.WHOLE) and self.settings.image and not incident.counted:
+                incident.counted = True  # the whole image after a write that failed is the same attempt
                 recent = [t for t in self.writes.get(self.settings.image, ()) if at - t < HOUR_S]
                 self.writes[self.settings.image] = [*recent, at]
             out.append(self._say(rung, "started", at, reason))
