@@ -17,10 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "app"))
-
-from recovery_rig import Bench, flash_of, good_pieces, other_firmware  # noqa: E402
+from tests.app.recovery_rig import Bench, flash_of, good_pieces, other_firmware
 
 HOUR = 3600.0
 
