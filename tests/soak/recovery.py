@@ -273,13 +273,17 @@ def never_healed(folder: Path, tally: Tally, *, rounds: int) -> int:
     return most
 
 
-def sweep(folder: Path, *, rounds: int, kills: int, only: str = "", loud: bool = False, say: Callable[[str, bool], None] | None = None) -> Tally:
+def sweep(folder: Path, *, rounds: int, kills: int, only: str = "", loud: bool = False, minutes: float = 0.0, say: Callable[[str, bool], None] | None = None) -> Tally:
     """All cases `rounds` times, host kills at `kills` moments of each of five recoveries (0: all moments)."""
     say = say or (lambda text, good: print(("  " if good else "! ") + text, flush=True))
     tally = Tally()
     began, cpu = time.monotonic(), time.process_time()
     cases = [c for c in CASES if only in c.name]
+    done = 0
     for turn in range(rounds):
+        if minutes and time.monotonic() - began > minutes * 60:
+            break
+        done += 1
         for number, case in enumerate(cases):
             for by_hand in (False, True) if turn == 0 else (turn % 4 == 3,):
                 home = folder / f"c{turn}-{number}-{by_hand}"
@@ -297,7 +301,7 @@ def sweep(folder: Path, *, rounds: int, kills: int, only: str = "", loud: bool =
     for name, found in tally.by_case.items():
         counts = ", ".join(f"{found.count(o)} x {o}" for o in dict.fromkeys(found))
         say(f"{name:<44} {counts[:300]}", "NOT" not in counts)
-    say(f"{tally.runs} runs ({killed} with the host killed) in {time.monotonic() - began:.0f} s, {time.process_time() - cpu:.0f} s of CPU", True)
+    say(f"{tally.runs} runs in {done} rounds ({killed} with the host killed) in {time.monotonic() - began:.0f} s, {time.process_time() - cpu:.0f} s of CPU", True)
     share = tally.came_back / max(1, tally.must_come_back)
     say(f"damaged flash repaired in {tally.came_back} of {tally.must_come_back} runs ({share:.2%}, promise 99 %)", share >= 0.99)
     say(f"{len(tally.problems)} boards written that must not be, worse than before, or over budget", not tally.problems)
@@ -311,11 +315,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--kills", type=int, default=20, help="moments per recovery at which the host is killed; 0: all")
     parser.add_argument("--loud", action="store_true", help="tell each run with its time")
+    parser.add_argument("--minutes", type=float, default=0.0, help="begin no further round after so long")
     parser.add_argument("--only", default="", help="only cases with this word")
     chosen = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="espmon-sweep-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     try:
-        tally = sweep(folder, rounds=chosen.rounds, kills=chosen.kills, only=chosen.only, loud=chosen.loud)
+        tally = sweep(folder, rounds=chosen.rounds, kills=chosen.kills, only=chosen.only, loud=chosen.loud, minutes=chosen.minutes)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return 0 if not tally.problems and tally.came_back >= 0.99 * tally.must_come_back else 1
