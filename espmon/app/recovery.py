@@ -142,6 +142,7 @@ class Incident:
     written: bool = False
     resumes: int = 0
     mode: str | None = None  # a person asked for it and allowed this much; None: what the configuration allows
+    counted: bool = False  # in the image's budget of writes
     seen_failing: bool = True  # a failure was heard; False: a person says so, and a silent board may be a healthy one
     interrupted: str = "the host stopped"  # why the running rung has to be looked at again
 
@@ -265,6 +266,8 @@ class RecoveryPolicy:
             "brownout_at": self.brownout_at,
             "recovered_at": self.recovered_at,
             "incident": asdict(self.incident) if self.incident else None,
+            # a board that its ROM has stopped says nothing more, to the next host either
+            "complaint": self._cause if self._life.flash_error is not None and self.settings.mode in ("reset", "flash") else None,
         }
 
     def unsaved(self) -> dict[str, Any] | None:
@@ -288,6 +291,8 @@ class RecoveryPolicy:
         brownout, recovered = state.get("brownout_at"), state.get("recovered_at")
         self.brownout_at = min(float(brownout), at) if brownout is not None else None
         self.recovered_at = min(float(recovered), at) if recovered is not None else None
+        if complaint := state.get("complaint"):
+            self._life.flash_error, self._cause = at, str(complaint)
         if stored := state.get("incident"):
             self.incident = Incident(**stored)
             self.incident.interrupted = "the host stopped"
@@ -343,6 +348,10 @@ class RecoveryPolicy:
                 self._life.text.extend(kept)
         if isinstance(event, Brownout) or (isinstance(event, (Boot, Reset)) and _is_brownout(event.reset)):
             self.brownout_at = at
+            if isinstance(event, Brownout) and not (self.incident and self.incident.running):
+                # the restart that follows looks like one by software
+                self._life.progressed = self._progress(self._life, at)
+                self._life.crashed, self._cause = at, "brownout"
             if self.incident and self.incident.running is None:
                 out += self._give_up(at, "the supply voltage fell too low (brownout); writing would make it worse")
         if isinstance(event, ResetCaused):
@@ -609,7 +618,8 @@ class RecoveryPolicy:
             incident.running = rung
             incident.judging_since = None
             self._rung_at = at
-            if rung in (Rung.WRITE, Rung.WHOLE) and self.settings.image:
+            if rung in (Rung.WRITE, Rung.WHOLE) and self.settings.image and not incident.counted:
+                incident.counted = True  # the whole image after a write that failed is the same attempt
                 recent = [t for t in self.writes.get(self.settings.image, ()) if at - t < HOUR_S]
                 self.writes[self.settings.image] = [*recent, at]
             out.append(self._say(rung, "started", at, reason))
@@ -684,7 +694,7 @@ class RecoveryPolicy:
         # judged by the next boot
         incident.judging_since = at
         self._ours_until = max(self._ours_until, at + OURS_S)
-        if self._life.began is None or self._life.began < self._rung_at:
+        if self._life.began is None or self._life.began <= self._rung_at:
             self._life = _Life(began=at, ours=True, heard=False)
         return out
 

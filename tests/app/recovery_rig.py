@@ -15,6 +15,7 @@ from typing import Any
 
 import espmon.app.flashing
 import espmon.port.worker
+import espmon.store.database
 from espmon.app.bare import BareOptions, BareRecovery
 from espmon.app.rate import FixedRate
 from espmon.board.board import Board
@@ -68,12 +69,7 @@ class VirtualPort(SerialPort):
 
     def _count(self) -> None:
         bench = self.bench
-        if bench.dead:
-            raise HostKilled
-        bench.operations += 1
-        if bench.kill_at is not None and bench.operations >= bench.kill_at:
-            bench.die()
-            raise HostKilled
+        bench.count()
         if bench.gone_at is not None and bench.operations >= bench.gone_at:
             bench.gone_at = None
             self._gone_until = bench.clock.seconds + bench.away_s
@@ -152,9 +148,22 @@ class Life(BareRecovery):
             pieces=bench.pieces, source="good", rate=FixedRate(bench.baud),
             make_decoder=lambda: Decoder(port="sim://virtual"), tell=events.append, now=bench.clock.time,
         )  # fmt: skip
+        self.bench = bench
         settings = replace(self._settings, by_hand=by_hand, healthy_after_s=bench.healthy_after_s, alive_s=bench.alive_s)
         self._settings = settings
         self.policy.change(settings)
+
+    def _end(self) -> None:
+        if not self.bench.dead:
+            super()._end()
+
+    def publish(self, event: Event) -> None:
+        self.bench.count()
+        super().publish(event)
+
+    def journal(self, what: str, *, durable: bool = False, **facts: Any) -> None:
+        self.bench.count()
+        super().journal(what, durable=durable, **facts)
 
     def watch(self, seconds: float, done: Callable[[], bool] = lambda: False) -> None:
         """Like the daemon: begins by itself, within budgets, goes on after an end, for `seconds` or until `done`."""
@@ -207,6 +216,15 @@ class Bench:
         self.events: list[Event] = []
         self.lives: list[Life] = []
 
+    def count(self) -> None:
+        """A moment at which the host may die."""
+        if self.dead:
+            raise HostKilled
+        self.operations += 1
+        if self.kill_at is not None and self.operations >= self.kill_at:
+            self.die()
+            raise HostKilled
+
     def die(self) -> None:
         self.dead = True
         self.kill_at = None
@@ -217,6 +235,7 @@ class Bench:
         """The board's clock is the recovery's."""
         modules: list[Any] = [espmon.port.worker, espmon.app.flashing]
         kept = [m.time for m in modules]
+        batch, espmon.store.database._BATCH_S = espmon.store.database._BATCH_S, 0.0
         for m in modules:
             m.time = self.clock
         try:
@@ -224,6 +243,7 @@ class Bench:
         finally:
             for m, time in zip(modules, kept, strict=True):
                 m.time = time
+            espmon.store.database._BATCH_S = batch
 
     def _live(self, work: Callable[[Life], Any], options: BareOptions, *, by_hand: bool) -> Any:
         self.dead = False
@@ -235,6 +255,9 @@ class Bench:
             except HostKilled:
                 return None
             finally:
+                if self.dead:  # what it held open must not act from its grave, when the garbage is collected
+                    with contextlib.suppress(HostKilled):
+                        life._treatment.leave()
                 life._database.close()
 
     def recover(self, **options: Any) -> int | None:
@@ -249,6 +272,15 @@ class Bench:
         self._live(lambda life: life.watch(seconds, done), BareOptions(**options), by_hand=False)
 
     # --- what came of it ---
+
+    @property
+    def healthy(self) -> bool:
+        """True when the board, left alone, prints what its application prints."""
+        self.board.power(True)
+        self.board.set_rate(self.baud)
+        self.board.discard_received()
+        self.clock.sleep(40.0)
+        return b"report " in self.board.host_read()
 
     def steps(self) -> list[str]:
         return [f"{e.step} {e.outcome}" for e in self.events if e.type == "recovery"]  # type: ignore[attr-defined]

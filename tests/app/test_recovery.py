@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import espmon.events as ev
+from espmon.app.ordinary import is_ordinary
 from espmon.app.recovery import (
     BROWNOUT_HOLD_S,
     WRITING,
@@ -28,6 +29,8 @@ from espmon.app.recovery import (
 FLASH = PolicySettings(mode="flash", image="abc")
 WDT = ev.ResetCause(code=4, name="rst cause:4", meaning="hardware watchdog reset", abnormal=True)
 PLAIN = ev.ResetCause(code=2, meaning="external reset")
+DEEP_SLEEP = ev.ResetCause(code=5, meaning="wake-up from deep sleep")
+SOFTWARE = ev.ResetCause(code=0xC, name="SW_CPU_RESET", meaning="restart by software", abnormal=False)
 
 
 class Story:
@@ -365,6 +368,14 @@ class Chaos(RuleBasedStateMachine):
         self.boot_known = False
         self.healthy_text = float("-inf")
         self.compared: dict[str, bool] = {}
+        self.asked: set[str] = set()
+
+    def take_asked(self, decisions: list[Decision]) -> None:
+        """A person's word overrules the budget, nothing else."""
+        for d in decisions:
+            if isinstance(d, Do):
+                self.asked.add(d.incident)
+        self.take(decisions)
 
     def take(self, decisions: list[Decision]) -> None:
         for d in decisions:
@@ -382,7 +393,7 @@ class Chaos(RuleBasedStateMachine):
                 assert different or d.rung is Rung.ERASE, "nothing is written that was not compared and found different"
             if d.incident not in [i for i, _ in self.incidents]:
                 self.incidents.append((d.incident, self.at))
-                recent = [t for _, t in self.incidents if self.at - t < 3600]
+                recent = [t for i, t in self.incidents if self.at - t < 3600 and i not in self.asked]
                 assert len(recent) <= self.settings.per_hour, "the budget holds, across restarts too"
             tried = self.rungs.setdefault(d.incident, [])
             if d.resume:
@@ -443,6 +454,38 @@ class Chaos(RuleBasedStateMachine):
         self.boot = self.at
         self.take(self.policy.observe(ev.FlashError(at=self.at, message="csum err", line=self.line)))
 
+    @rule(cause=st.sampled_from([DEEP_SLEEP, SOFTWARE]))
+    def restarts_in_order(self, cause: ev.ResetCause) -> None:
+        self.boots(cause, None)
+
+    @rule()
+    def garbage(self) -> None:
+        self.pass_time(0.3)
+        self.policy.bytes_heard(self.at)
+
+    @rule(seconds=st.sampled_from([5.0, 3600.0, 86_400.0]))
+    def clock_is_set_back(self, seconds: float) -> None:
+        """The policy's clock; what has been done does not come back."""
+        self.at -= seconds
+        self.incidents = [(i, t - seconds) for i, t in self.incidents]
+        self.brownout -= seconds
+        self.boot -= seconds
+        self.healthy_text -= seconds
+        self.take(self.policy.tick(self.at))
+
+    @precondition(lambda self: self.pending)
+    @rule()
+    def port_goes_away(self) -> None:
+        do = self.pending.pop()
+        self.resumes[do.incident] = self.resumes.get(do.incident, 0) + 1
+        self.take(self.policy.rung_done(do, RungResult(outcome="lost"), self.at))
+        self.compared.pop(do.incident, None)
+
+    @rule()
+    def asked_for(self) -> None:
+        if self.policy.incident is None:
+            self.take_asked(self.policy.begin(self.at))
+
     @rule()
     def browns_out(self) -> None:
         self.brownout = self.at
@@ -486,3 +529,204 @@ def test_times_of_a_clock_that_ran_ahead_lock_nothing_for_long() -> None:
     policy = RecoveryPolicy("b", FLASH, state, at=at)
     assert policy.refusal(at + 1.0) is not None, "what was just done still counts"
     assert policy.refusal(at + BROWNOUT_HOLD_S + 1.0) is None
+
+
+# --- what a hostile reading of the policy asks ---
+
+
+
+
+def test_a_board_that_wakes_up_from_deep_sleep_between_failures_is_not_in_a_loop() -> None:
+    s = Story()
+    for _ in range(40):
+        s.boot(4.0, DEEP_SLEEP)
+        s.text(0.5)
+        s.boot(6.0)  # a watchdog now and then, but in between it went to sleep in order
+    assert s.said == []
+
+
+def test_a_repaired_board_that_only_ever_sleeps_is_judged_by_its_waking_up() -> None:
+    s = Story()
+    s.loop()
+    s.done()
+    s.boot(0.1, PLAIN, "espmon")
+    s.text(0.3)
+    s.boot(3.0, DEEP_SLEEP)
+    assert s.said[-1] == "healthy recovered"
+
+
+def test_an_incident_ends_although_the_board_restarts_for_ever_in_order() -> None:
+    s = Story()
+    s.loop()
+    s.done()
+    for _ in range(100):
+        s.boot(3.0, SOFTWARE)
+    assert s.policy.incident is None
+    assert s.said[-1] == "give-up gave-up"
+    assert s.wanted == []
+
+
+def test_an_update_over_the_air_is_left_alone() -> None:
+    """Healthy, then quiet for a minute while it loads, a restart, the new firmware crashes twice and goes back to the old."""
+    s = Story()
+    s.boot(1.0, PLAIN)
+    for _ in range(30):
+        s.text(1.0)
+    s.wait(60.0)
+    s.boot(0.5, SOFTWARE)
+    s.boot(4.0)
+    s.boot(4.0)
+    for _ in range(30):
+        s.text(1.0)
+    assert s.said == []
+    # words about flash in the application's own voice, then silence: no boot ROM that has stopped
+    s.flash_error()
+    s.wait(300.0)
+    assert s.said == []
+
+
+def test_a_boot_loader_that_finds_one_slot_damaged_and_starts_the_other_is_no_damage() -> None:
+    s = Story()
+    s.loop()
+    s.done()
+    s.boot(0.1, PLAIN, "espmon")
+    s.flash_error()
+    for _ in range(30):
+        s.text(0.5)
+    assert s.said[-1] == "healthy recovered"
+    assert s.wanted == []
+
+
+def test_a_board_that_sends_only_what_cannot_be_read_is_not_written() -> None:
+    s = Story()
+    s.loop()
+    s.done()
+    for _ in range(100):
+        s.wait(0.5)
+        s.policy.bytes_heard(s.at)
+    assert s.wanted == []
+    assert s.said[-1] == "give-up gave-up"
+
+
+def test_a_board_that_says_a_line_every_ten_minutes_and_fails_in_between_is_not_in_a_loop() -> None:
+    s = Story()
+    for _ in range(30):
+        s.boot(1.0)
+        s.wait(600.0)
+        s.text()
+    assert s.said == []
+
+
+def test_who_is_asked_for_but_was_not_heard_failing_is_reset_and_compared_at_most() -> None:
+    s = Story()
+    s.take(s.policy.begin(s.at))
+    assert s.done() is Rung.RESET
+    s.wait(40.0)
+    assert s.done() is Rung.LEAVE
+    s.wait(40.0)
+    assert s.done(differs=True) is Rung.COMPARE
+    assert s.wanted == []
+    assert s.said[-2:] == ["compare done", "give-up gave-up"]
+
+
+def test_a_board_in_download_mode_after_our_reset_is_held_there_by_somebody() -> None:
+    s = Story()
+    s.loop()
+    s.done()
+    s.wait(0.1)
+    s.take(s.policy.observe(ev.Boot(at=s.at, line=1, reset=PLAIN, caused_by="espmon", boot_mode=ev.BootMode(raw="1,6", download=True))))
+    s.wait(60.0)
+    assert s.wanted == []
+    assert s.said[-1] == "give-up gave-up"
+
+
+def test_a_port_that_goes_away_in_mid_write_is_waited_for_a_few_times() -> None:
+    s = Story()
+    for _ in range(3):
+        s.flash_error()
+        s.boot(2.0)
+    s.done(differs=True)
+    for _ in range(6):
+        if s.wanted[-1].rung is Rung.COMPARE:
+            s.done(differs=True)
+        assert s.done("lost") is Rung.WRITE
+        s.wait(200.0)
+        if not s.wanted:
+            break
+    assert s.said[-1] == "give-up gave-up"
+    assert s.said.count("compare started") == 6, "once, and five times again"
+
+
+def test_brownout_that_the_rom_told_in_mid_write_ends_it() -> None:
+    s = Story()
+    for _ in range(3):
+        s.flash_error()
+        s.boot(2.0)
+    s.done(differs=True)
+    do = s.wanted.pop()
+    s.take(s.policy.rung_done(do, RungResult(outcome="failed", brownout=True), s.at))
+    assert s.wanted == []
+    s.loop(20)
+    assert s.wanted == []
+
+
+def test_a_clock_that_is_set_back_by_a_day_ends_no_incident_and_delays_no_judgement() -> None:
+    s = Story()
+    s.loop()
+    s.done()
+    s.boot(0.1, PLAIN, "espmon")
+    s.text(0.5)
+    s.at -= 86_400.0
+    s.take(s.policy.tick(s.at))
+    for _ in range(12):
+        s.text(1.0)
+    assert s.said[-1] == "healthy recovered"
+
+
+def test_a_host_that_restarts_beside_a_stopped_board_remembers_its_last_words() -> None:
+    s = Story()
+    s.boot(1.0, PLAIN)
+    s.flash_error()
+    again = Story(state=json.loads(json.dumps(s.policy.state())), at=s.at)
+    again.at = s.at
+    again.wait(20.0)
+    assert again.said == ["boot-loop", "reset started"]
+    talks = Story(state=json.loads(json.dumps(s.policy.state())), at=s.at)
+    talks.at = s.at
+    talks.text(2.0)
+    talks.wait(60.0)
+    assert talks.said == []
+
+
+def test_by_hand_budgets_and_pauses_are_overruled_and_nothing_else() -> None:
+    s = Story(replace(FLASH, by_hand=True))
+    for _ in range(6):
+        s.loop()
+        s.take(s.policy.rung_done(s.wanted.pop(), RungResult(outcome="refused"), s.at))
+    assert s.said.count("reset started") == 6
+    assert s.policy.locked is None
+    s.policy.observe(ev.Brownout(at=s.at))
+    s.loop()
+    assert s.wanted == []
+
+
+@pytest.mark.parametrize(
+    ("line", "ordinary"),
+    [
+        (b"mean temperature 21.4 C", True),
+        (b"load average: 0.2", True),
+        (b"I (500) app: running", True),
+        (b"invalid header: 0xffffffff", False),
+        (b"flash read err, 1000", False),
+        (b"ets_main.c 371 ", False),
+        (b"load 0x4010f000, len 1392, room 16 ", False),
+        (b"tail 0", False),
+        (b"E (52) boot: load partition table error!", False),
+        (b"\x1b[0;31mE (95) esp_image: Image hash failed - image is corrupt\x1b[0m", False),
+        (b"\x00\x01\x02\x03", False),
+        (b"\xff\xfe\xff", False),
+        (b"ok", False),
+    ],
+)
+def test_what_boot_roms_and_boot_loaders_print_is_no_talk(line: bytes, ordinary: bool) -> None:
+    assert is_ordinary(line) is ordinary

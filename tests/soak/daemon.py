@@ -27,6 +27,8 @@ sys.path.insert(0, str(ROOT / "tests" / "app"))
 
 from daemon_rig import DaemonProcess, PtyBoard, until  # noqa: E402
 
+from tests.app.recovery_rig import flash_of, good_pieces  # noqa: E402
+
 
 @dataclass
 class Report:
@@ -527,7 +529,32 @@ SWEEP: dict[str, tuple[str, str, bool, bool]] = {
     "reset line not wired": ("segment", "&no_reset=1", False, False),
     "flash does not answer": ("segment", "&flash_id=0xffffff", False, False),
     "flash smaller than it says": ("segment", "&flash_claims=4m", False, False),
+    "held in download mode": ("segment", "&boot_low=1", False, False),
+    "esp32, all blank": ("all", "&chip=esp32", True, True),
+    "esp32, boot loader blank": ("blank", "&chip=esp32", True, True),
+    "esp32, partition table blank": ("table", "&chip=esp32", True, True),
+    "esp32c3, a bit of the application": ("app bit", "&chip=esp32c3", True, True),
+    "esp32c3, boot loader's header": ("header", "&chip=esp32c3&lose=0.01", True, True),
+    "esp32, brownouts before the loop": ("all", "&chip=esp32&weak_supply=2", False, False),
+    "esp32, brownouts inside the loop": ("app", "&chip=esp32&weak_supply=1&weak_after=2", False, False),
+    "esp32c3, brownout loop": ("", "&chip=esp32c3&crash=brownout&pace=0.1", False, False),
+    "esp32c3, secure boot": ("all", "&chip=esp32c3&secure_boot=1", False, False),
+    "esp32c3, flash encryption": ("all", "&chip=esp32c3&encryption=1", False, False),
 }
+
+
+def _chip_of(name: str) -> str:
+    link = SWEEP[name][1]
+    return link.partition("chip=")[2].partition("&")[0] or "esp8266"
+
+
+def sweep(folder: Path, *, rounds: int, kills: int) -> Report:
+    """The same on a virtual clock, with many more faults, and the host killed at many moments (tests.soak.recovery)."""
+    from tests.soak.recovery import sweep as run
+
+    report = Report("sweep")
+    run(folder, rounds=rounds, kills=kills, say=report.say)
+    return report
 
 
 def recovery(folder: Path, *, rounds: int) -> Report:
@@ -545,6 +572,9 @@ def recovery(folder: Path, *, rounds: int) -> Report:
     report = Report("recovery")
     image = demo_image()
     (folder / "good.bin").write_bytes(image)
+    for chip in ("esp32", "esp32c3"):
+        for offset, content in good_pieces(chip):
+            (folder / f"{chip}-{offset:x}.bin").write_bytes(content)
     outcomes: dict[str, list[str]] = {name: [] for name in SWEEP}
     written_wrongly: list[str] = []
     worse: list[str] = []
@@ -556,12 +586,17 @@ def recovery(folder: Path, *, rounds: int) -> Report:
             before = {}
             for i, name in enumerate(group):
                 damage, link, _, _ = SWEEP[name]
-                before[f"b{i}"] = _board_flash(image, damage)
+                chip = _chip_of(name)
+                before[f"b{i}"] = _board_flash(image, damage) if chip == "esp8266" else bytes(flash_of(chip, damage))
                 flash = folder / f"flash-{turn}-{start}-{i}.bin"
                 flash.write_bytes(before[f"b{i}"])
+                baud = 74880 if chip == "esp8266" else 115200
+                files = '{ file = "good.bin" }'
+                if chip != "esp8266":
+                    files = ", ".join(f'{{ file = "{chip}-{o:x}.bin", offset = {o} }}' for o, _ in good_pieces(chip))
                 text += (
-                    f'[[port]]\nname = "b{i}"\nmatch = {{ url = "sim://esp8266?flash={flash}&flash_size=1m&baud=74880&pace=1&speed=2&seed={turn * 100 + i}{link}" }}\n'
-                    'baud = 74880\nrecover = "flash"\nimage = [{ file = "good.bin" }]\n'
+                    f'[[port]]\nname = "b{i}"\nmatch = {{ url = "sim://esp8266?flash={flash}&flash_size=1m&baud={baud}&pace=1&speed=2&seed={turn * 100 + i}{link}" }}\n'
+                    f'baud = {baud}\nrecover = "flash"\nimage = [{files}]\n'
                 )
             home = folder / f"{turn}-{start}"
             supervisor = Supervisor(parse_config(text, folder / "espmon.toml"), home / "state", home / "log")
@@ -587,13 +622,16 @@ def recovery(folder: Path, *, rounds: int) -> Report:
                 port = f"b{i}"
                 _, _, may_write, _ = SWEEP[name]
                 after = (folder / f"flash-{turn}-{start}-{i}.bin").read_bytes()
-                good = after[: len(image)] == image
+                chip = _chip_of(name)
+                boot = good_pieces(chip)[0][0]
+                good = all(after[o : o + len(c)] == c for o, c in good_pieces(chip))
                 outcomes[name].append("good" if good and SWEEP[name][0] else last.get(port, "left alone"))
                 if not may_write and after != before[port]:
                     written_wrongly.append(name)
-                if after[-0x5000:] != before[port][-0x5000:]:
+                kept = slice(-0x5000, None) if chip == "esp8266" else slice(0x9000, 0x10000)
+                if after[kept] != before[port][kept]:
                     worse.append(f"{name}: settings changed")
-                if not good and after != before[port] and after[:4] != b"\xff\xff\xff\xff":
+                if not good and after != before[port] and after[boot : boot + 4] != b"\xff\xff\xff\xff":
                     worse.append(f"{name}: a half image could run")
     repaired = tried = 0
     for name, found in outcomes.items():
@@ -608,8 +646,8 @@ def recovery(folder: Path, *, rounds: int) -> Report:
     return report
 
 
-def host_kills(folder: Path, *, steps: int) -> Report:
-    """The host is killed at each step of a recovery: it is resumed and ends well."""
+def host_kills(folder: Path, *, steps: int, times: int = 0) -> Report:
+    """The host is killed at each step of a recovery, and `times` times at random after the third reset: it ends well."""
     from espmon.board.demo import demo_image
 
     report = Report("hostkill")
@@ -618,7 +656,9 @@ def host_kills(folder: Path, *, steps: int) -> Report:
     moments = ["boot-loop", "reset started", "leave-download-mode started", "compare started", "write started", "backup done", "verify done", "write done"]
     good = 0
     chosen = moments if steps <= 0 else moments[-steps - 2 : -2] or moments
-    for number, moment in enumerate(chosen):
+    rng = random.Random(7)
+    random_moments = [("boot-loop", rng.uniform(0.0, 9.0)) for _ in range(times)]
+    for number, (moment, later) in enumerate([*((m, 0.0) for m in chosen), *random_moments]):
         home = folder / f"k{number}"
         home.mkdir()
         (home / "good.bin").write_bytes(image)
@@ -636,6 +676,7 @@ def host_kills(folder: Path, *, steps: int) -> Report:
             return any(moment in (e["type"], f"{e.get('step')} {e.get('outcome')}") for e in daemon.events)
 
         until(seen, 60, moment)
+        time.sleep(later)
         daemon.kill()
         daemon.events.clear()
         daemon.start(wait=False)
@@ -650,8 +691,9 @@ def host_kills(folder: Path, *, steps: int) -> Report:
         good += fine
         ends = [e["outcome"] for e in daemon.of_type("recovery")][-1:]
         if not fine:
-            report.say(f"killed at {moment!r}: flash not repaired, last {ends}", False)
-    report.say(f"killed at {len(chosen)} moments of a recovery: {good} boards repaired after the restart", good == len(chosen))
+            report.say(f"killed {later:.2f} s after {moment!r}: flash not repaired, last {ends}", False)
+    kills = len(chosen) + times
+    report.say(f"killed at {kills} moments of a recovery: {good} boards repaired after the restart", good == kills)
     return report
 
 
@@ -768,8 +810,9 @@ PARTS: dict[str, tuple[Callable[..., Report], dict[str, Any], dict[str, Any]]] =
     ),
     "disk": (full_disk, {}, {}),
     "replug": (replugs, {"cycles": 40, "renames": 10}, {"cycles": 1000, "renames": 100}),
-    "recovery": (recovery, {"rounds": 1}, {"rounds": 50}),
-    "hostkill": (host_kills, {"steps": 3}, {"steps": 0}),
+    "recovery": (recovery, {"rounds": 1}, {"rounds": 5}),
+    "sweep": (sweep, {"rounds": 1, "kills": 5}, {"rounds": 50, "kills": 0}),
+    "hostkill": (host_kills, {"steps": 3, "times": 1}, {"steps": 0, "times": 40}),
     "race": (race, {"runs": 1}, {"runs": 5}),
 }
 
