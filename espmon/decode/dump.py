@@ -201,8 +201,8 @@ def code_fingerprint(crash: Crash) -> str:
     return "a-" + sha256("|".join(parts).encode()).hexdigest()[:16]
 
 
-def to_crash(dump: Dump, *, file: str | None, port: str | None, complete: bool) -> Crash:
-    """The finished event."""
+def to_crash(dump: Dump, *, file: str | None, port: str | None, complete: bool, rom: str | None = None) -> Crash:
+    """The finished event. `rom`: what the board's ROM called itself."""
     exception = None
     if dump.number is not None or dump.name:
         exception = ExceptionCause(number=dump.number, name=dump.name)
@@ -229,12 +229,13 @@ def to_crash(dump: Dump, *, file: str | None, port: str | None, complete: bool) 
         last_failed_alloc=dump.alloc,
         elf_sha256=dump.elf_sha256,
         complete=complete,
+        rom=rom,
     )
     explanation, remedies = causes.explain(crash)
     return replace(crash, explanation=explanation, remedies=remedies, fingerprint=code_fingerprint(crash))
 
 
-def to_reset(dump: Dump, *, file: str | None, port: str | None) -> Reset:
+def to_reset(dump: Dump, *, file: str | None, port: str | None, rom: str | None = None) -> Reset:
     """The report of an earlier crash: not a crash of this run."""
     exception = None
     if dump.number is not None or dump.name:
@@ -253,4 +254,5 @@ def to_reset(dump: Dump, *, file: str | None, port: str | None) -> Reset:
         backtraces=_backtraces(dump),
         stacks=_stacks(dump),
         message=dump.message,
+        rom=rom,
     )

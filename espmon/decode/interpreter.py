@@ -343,11 +343,11 @@ class Interpreter:
         if not dump.strong or dump.kind == "terminate":
             return
         if dump.report is not None:
-            self.out.append(replace(to_reset(dump, file=self._file, port=self._port), rom=self._rom))
+            self.out.append(to_reset(dump, file=self._file, port=self._port, rom=self._rom))
             return
         self._settle_chip(dump, chip)
         complete = dump.format.complete(dump, reason) if dump.format.complete is not None else dump.ended
-        crash = replace(to_crash(dump, file=self._file, port=self._port, complete=complete and not dump.cut), rom=self._rom)
+        crash = to_crash(dump, file=self._file, port=self._port, complete=complete and not dump.cut, rom=self._rom)
         self.out.append(crash)
         place = crash.registers.get("epc1", crash.registers.get("pc", crash.registers.get("mepc")))
         if place is None and crash.backtraces:

@@ -231,3 +231,24 @@ def test_the_monitor_imports_neither_rich_nor_an_elf_reader_before_it_needs_them
     modules = imported_by("monitor", "/dev/nope/nope")
     assert "espmon.app.monitor" in modules
     assert not {m for m in modules if m.split(".")[0] in {"rich", "elftools", "sqlite3", "asyncio", "pycxxfilt"}}
+
+
+def test_the_decoder_is_loaded_once_the_first_line_is_on_the_screen(monkeypatch):
+    """Its imports would keep the interpreter from printing it."""
+    import threading
+
+    from espmon.app import monitor as module
+    from espmon.sinks.screen import NullScreen
+
+    monkeypatch.setattr(module, "FIRST_LINE_S", 60.0)
+    monitor = module.Monitor(module.MonitorOptions(port="loop://", baud=115200), screen=NullScreen())
+    made = []
+    waiting = threading.Event()
+    monkeypatch.setattr(monitor._first_line, "wait", lambda limit, wait=monitor._first_line.wait: (waiting.set(), wait(limit)))
+    thread = threading.Thread(target=lambda: made.append(monitor._make_decoder()))
+    thread.start()
+    assert waiting.wait(30)
+    assert not made
+    monitor._first_line.set()
+    thread.join(30)
+    assert made[0].line == 1
