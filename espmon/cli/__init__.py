@@ -155,7 +155,7 @@ def _mend_standard_streams() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):  # a code page of Windows, LANG=C: a board's letters must not end us
+    for stream in (sys.stdin, sys.stdout, sys.stderr):  # a code page of Windows, LANG=C: a board's letters must not end us
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
