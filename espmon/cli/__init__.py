@@ -135,7 +135,7 @@ def nearest(word: str, names: list[str]) -> list[str]:
 
 def tell(error: EspmonError) -> None:
     """Two lines on standard error: what happened, what to do. Names in them come from files, networks and devices."""
-    click.echo(f"espmon: {_visible(error.message)} [{error.code}]", err=True)
+    click.echo(f"espmon: {_visible(error.message.removesuffix('.'))} [{error.code}]", err=True)
     if error.hint:
         hint = _visible(error.hint)
         if not hint.startswith(("espmon ", "chmod ", "sudo ")):  # else it begins with a command as it is typed
