@@ -224,9 +224,8 @@ class Monitor:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     if not self._greeted and self._listener is not None and not self._listener.port.is_open:
-                        raise PortProblem(
-                            options.port, f"{options.port} was not open after {options.timeout_s:g} s", "Check that the server answers."
-                        )
+                        hint = "Check that the server answers." if "://" in options.port else "Give it more time: --timeout."
+                        raise PortProblem(options.port, f"{options.port} was not open after {options.timeout_s:g} s", hint)
                     self._status = EXIT_TIMEOUT if options.until is not None else EXIT_OK
                     self._timed_out = True
                     return
