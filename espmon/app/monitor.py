@@ -412,7 +412,10 @@ class Monitor:
             case KeyWish.DOWNLOAD:
                 listener.ask(Run(download_sequence, "key", "into download mode"))
             case KeyWish.FLASH:
-                if images := [(offset, Path(name)) for offset, name in self.options.images]:
+                if self._port is not None:
+                    pairs = " ".join(f"{offset:#x} {name}" for offset, name in self.options.images) or "ADDRESS FILE"
+                    self._say(f"The daemon holds this port: `espmon flash {self.options.port} {pairs}` goes through it")
+                elif images := [(offset, Path(name)) for offset, name in self.options.images]:
                     listener.ask(Flash(tuple(images)))
                 else:
                     self._say("No image to flash: start with --image ADDRESS=FILE")
