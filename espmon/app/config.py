@@ -369,11 +369,22 @@ def default_config_path() -> Path:
         if sys.platform != "win32"
         else Path(platformdirs.site_config_dir("espmon", appauthor=False)) / "espmon.toml"
     )
-    if user.exists():
+    if _is_there(user):
         return user
-    if system.exists() or (sys.platform != "win32" and os.geteuid() == 0):
+    if _is_there(system) or (sys.platform != "win32" and os.geteuid() == 0):
         return system
     return user
+
+
+def _is_there(path: Path) -> bool:
+    """True also for what we may not look at: reading it tells why, and defaults don't stand in for it."""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def default_state_dir() -> Path:
@@ -454,9 +465,9 @@ def read_config(path: Path, *, required: bool = True) -> Config:
     """
     problems: list[str] = []
     sources: list[_Source] = []
-    paths = [path] if required or path.exists() else []
+    paths = [path] if required or _is_there(path) else []
     drop_ins = path.with_suffix(".d")
-    if drop_ins.is_dir():
+    if os.path.isdir(drop_ins):
         paths += sorted(drop_ins.glob("*.toml"))
     for each in paths:
         try:

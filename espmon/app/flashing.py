@@ -444,7 +444,7 @@ class Flasher:
             if self.session.flash_size is not None and length > self.session.flash_size:
                 raise PastEnd("the backup", length, self.session.flash_size)
             before = _read_file(part, length)
-            with part.open("r+b" if part.exists() else "w+b") as file:
+            with part.open("r+b" if os.path.exists(part) else "w+b") as file:
                 count = yield from _store_pieces(Backup(loader, length, before, known).run(), file.fileno())
                 file.truncate(length)
                 file.flush()

@@ -273,11 +273,7 @@ class Keyboard:
             if not msvcrt.kbhit():
                 time.sleep(0.01)
                 continue
-            key = msvcrt.getwch()
-            if key in ("\x00", "\xe0"):  # arrows and the like: two codes
-                self._take(_WINDOWS_KEYS.get(msvcrt.getwch(), b""))
-            else:
-                self._take(key.encode("utf-8", "replace"))
+            self._take(console_key(msvcrt.getwch))
 
 
 # Second code of msvcrt.getwch() -> what other terminals send (ECMA-48 / VT220).
@@ -288,8 +284,29 @@ _WINDOWS_KEYS = {
     "K": b"\x1b[D",
     "G": b"\x1b[H",
     "O": b"\x1b[F",
+    "R": b"\x1b[2~",
     "S": b"\x1b[3~",
+    "I": b"\x1b[5~",
+    "Q": b"\x1b[6~",
 }
+_WINDOWS_CTRL_KEYS = frozenset("stuvw")  # with arrows, End, Page Down, Home: boards know nothing of them
+
+
+def console_key(next_code: Callable[[], str]) -> bytes:
+    """One key of a Windows console, in UTF-8, from the UTF-16 codes that ``msvcrt.getwch`` gives one by one.
+
+    0 and 0xE0 begin the two codes of arrows and the like; but 0xE0 is also the letter à, which a letter follows.
+    """
+    key = next_code()
+    if key in ("\x00", "\xe0"):
+        second = next_code()
+        known = _WINDOWS_KEYS.get(second)
+        if known is not None or key == "\x00" or "\x7f" <= second <= "\x9f" or second in _WINDOWS_CTRL_KEYS:
+            return known or b""
+        key += second
+    if "\ud800" <= key[-1] <= "\udbff":  # the first half of a letter beyond 0xFFFF
+        key += next_code()
+    return key.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode("utf-8")
 
 
 def _tty_of_others(fd: int) -> bool:

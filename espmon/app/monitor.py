@@ -236,9 +236,8 @@ class Monitor:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     if not self._greeted and self._listener is not None and not self._listener.port.is_open:
-                        raise PortProblem(
-                            options.port, f"{options.port} was not open after {options.timeout_s:g} s", "Check that the server answers."
-                        )
+                        hint = "Check that the server answers." if "://" in options.port else "Give it more time: --timeout."
+                        raise PortProblem(options.port, f"{options.port} was not open after {options.timeout_s:g} s", hint)
                     self._status = EXIT_TIMEOUT if options.until is not None else EXIT_OK
                     self._timed_out = True
                     return
@@ -427,7 +426,10 @@ class Monitor:
             case KeyWish.DOWNLOAD:
                 listener.ask(Run(download_sequence, "key", "into download mode"))
             case KeyWish.FLASH:
-                if images := [(offset, Path(name)) for offset, name in self.options.images]:
+                if self._port is not None:
+                    pairs = " ".join(f"{offset:#x} {name}" for offset, name in self.options.images) or "ADDRESS FILE"
+                    self._say(f"The daemon holds this port: `espmon flash {self.options.port} {pairs}` goes through it")
+                elif images := [(offset, Path(name)) for offset, name in self.options.images]:
                     listener.ask(Flash(tuple(images)))
                 else:
                     self._say("No image to flash: start with --image ADDRESS=FILE")

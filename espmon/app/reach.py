@@ -87,9 +87,20 @@ def _with_folders(place: Place | None, config_path: str | None, state_dir: str |
         else:
             candidate = socket_path(config, state, explicit_state=explicit is not None)
             system = Path("/run/espmon/control.sock")
-            found = next((p for p in (candidate, *(() if explicit else (system,))) if p.exists()), None)
+            found = next((p for p in (candidate, *(() if explicit else (system,))) if _may_be_there(p)), None)
             place = Place(socket=found) if found is not None else None
     return Reach(place=place, state_dir=state, log_dir=log, config=config)
+
+
+def _may_be_there(socket: Path) -> bool:
+    """True also in a folder that we may not enter: connecting tells that it is a matter of permission."""
+    try:
+        socket.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def board_held_by_daemon(word: str) -> Reach | None:

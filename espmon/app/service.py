@@ -252,4 +252,5 @@ def _run(command: Sequence[str]) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ServiceProblem(f"{command[0]}: {error}", "espmon service show prints what would be installed") from None
     if done.returncode:
-        raise ServiceProblem(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()}", "espmon service show prints what would be installed")
+        said = " ".join((done.stderr or done.stdout).split())
+        raise ServiceProblem(f"{' '.join(command)}: {said}", "espmon service show prints what would be installed")

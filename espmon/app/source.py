@@ -38,7 +38,7 @@ def project_folder(elf: str | Path) -> Path:
     for _ in range(6):
         if candidate == home or candidate == Path(candidate.anchor):
             break
-        if candidate.name.lower() not in _BUILD_FOLDERS and any((candidate / mark).exists() for mark in _PROJECT_MARKS):
+        if candidate.name.lower() not in _BUILD_FOLDERS and any(os.path.exists(candidate / mark) for mark in _PROJECT_MARKS):
             return candidate
         candidate = candidate.parent
     return best

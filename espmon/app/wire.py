@@ -18,6 +18,7 @@ import struct
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +169,9 @@ def socket_path(config: Config | None, state_dir: Path | None, *, explicit_state
         return Path(given.split(":")[0]) / "control.sock"
     if sys.platform != "win32" and os.geteuid() == 0:
         return Path("/run/espmon/control.sock")
-    return Path(platformdirs.user_runtime_dir("espmon", appauthor=False)) / "control.sock"
+    with warnings.catch_warnings():  # without XDG_RUNTIME_DIR it is a folder in /tmp: connecting checks whose it is
+        warnings.simplefilter("ignore")
+        return Path(platformdirs.user_runtime_dir("espmon", appauthor=False)) / "control.sock"
 
 
 def places(config: Config, state_dir: Path | None) -> tuple[Path, Path]:
@@ -231,9 +234,13 @@ def _checked(path: Path) -> None:
         raise DaemonUnreachable(f"{path} is no socket", "set [control] socket")
     if found.st_mode & stat.S_IWOTH:
         raise DaemonUnreachable(f"{path} can be written by everybody: it is not trusted", f"chmod o-w {path}")
-    folder = path.parent.stat()
-    if found.st_uid not in (0, os.geteuid(), folder.st_uid):
-        raise DaemonUnreachable(f"{path} belongs to a stranger (uid {found.st_uid}): it is not trusted")
+    folder, above = path.parent.stat(), path.parent.parent.stat()
+    # a service's own user (DynamicUser) has its socket in a folder of its own; below /tmp anybody can make such a folder
+    trusted = {0, os.geteuid()} if above.st_mode & stat.S_IWOTH else {0, os.geteuid(), folder.st_uid}
+    if found.st_uid not in trusted or (above.st_mode & stat.S_IWOTH and folder.st_uid not in trusted):
+        raise DaemonUnreachable(
+            f"{path} belongs to a stranger (uid {found.st_uid}): it is not trusted", "Name the daemon's own folder with --state-dir."
+        )
 
 
 def connect(place: Place) -> Wire:

@@ -225,7 +225,7 @@ def settings_from(pairs: Iterable[tuple[str, str]], base: BoardSettings | None =
             close = difflib.get_close_matches(name, PARAMETERS, 3, 0.5)
             raise UsageProblem(
                 f"virtual board: no parameter {raw!r}",
-                f"similar: {', '.join(close)}" if close else "see docs/virtual-board.md",
+                f"similar: {', '.join(close)}" if close else "`espmon sim --list` lists them",
             )
         chosen[name] = _value(name, text)
     settings = replace(base or BoardSettings(), **chosen)

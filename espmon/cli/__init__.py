@@ -135,9 +135,12 @@ def nearest(word: str, names: list[str]) -> list[str]:
 
 def tell(error: EspmonError) -> None:
     """Two lines on standard error: what happened, what to do. Names in them come from files, networks and devices."""
-    click.echo(f"espmon: {_visible(error.message)} [{error.code}]", err=True)
+    click.echo(f"espmon: {_visible(error.message.removesuffix('.'))} [{error.code}]", err=True)
     if error.hint:
-        click.echo(f"        {_visible(error.hint)}", err=True)
+        hint = _visible(error.hint)
+        if not hint.startswith(("espmon ", "chmod ", "sudo ")):  # else it begins with a command as it is typed
+            hint = hint[:1].upper() + hint[1:]
+        click.echo(f"        {hint}", err=True)
 
 
 def _visible(text: str) -> str:
@@ -152,7 +155,7 @@ def _mend_standard_streams() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):  # a code page of Windows, LANG=C: a board's letters must not end us
+    for stream in (sys.stdin, sys.stdout, sys.stderr):  # a code page of Windows, LANG=C: a board's letters must not end us
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
@@ -178,6 +181,10 @@ def main(args: list[str] | None = None) -> Any:
     except BrokenPipeError:  # `espmon logs NAME | head`
         _forget_output()
         sys.exit(1)
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        told = InputUnreadable(f"no permission for {error.filename}", "Choose another place, or see docs/daemon.md, permissions.")
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def backup(port: str, file: str, size: int | None, stored: tuple[str, ...], forc
     from espmon.errors import UsageProblem
 
     path = Path(file)
-    if path.exists() and not force:
+    if os.path.exists(path) and not force:
         raise UsageProblem(f"{file} exists.", "Name another file, or add --force.")
 
     def read(flasher: Flasher, console: Console) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,11 +58,11 @@ def _not_there_yet(found: Config) -> Iterator[str]:
     for port in found.ports:
         pieces = port.values["image"] or ()
         for piece in pieces:
-            if not piece.file.is_file():
+            if not os.path.isfile(piece.file):
                 yield f"{port.name}: there is no image file {piece.file}"
         if port.recover == "flash" and not pieces and ImageStore(state / "image").known_good(port.name) is None:
             yield f"{port.name}: recover = \"flash\" has no known-good image to write; `espmon image add {port.name} 0 FILE` gives it one"
-        if port.elf and not any(path.is_file() for path in expand(port.elf)):
+        if port.elf and not any(os.path.isfile(path) for path in expand(port.elf)):
             yield f"{port.name}: no ELF file is at {', '.join(port.elf)} yet"
 
 
@@ -111,7 +112,7 @@ def init(file: str | None, force: bool) -> None:
         click.echo(text, nl=False)
         return
     path = _path(file)
-    if path.exists() and not force:
+    if os.path.exists(path) and not force:
         raise UsageProblem(f"{path} exists", "Use --force to replace it, or name another file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from espmon.symbolize import Symbolizer
 
 _CHUNK = 262144
+END_OF_INPUT = "Ctrl-Z and Enter" if sys.platform == "win32" else "Ctrl-D"
 _QUOTED_FRAMES = 24
 
 
@@ -206,16 +207,25 @@ def decode(
     else:
         write, close = _for_people(lines, len(files) > 1, elfs, source_roots)
     status = 0
+    told = False
+
+    def passes_on(event: Event) -> None:
+        nonlocal told
+        told = told or not isinstance(event, Text)
+        write(event)
+
     try:
         explain = _explainer(elfs, all_stack_words)
         for path in files or (Path("-"),):
             name = str(path)
             try:
                 if name == "-":
-                    _run(sys.stdin.buffer, "-", baud, write, explain)
+                    if sys.stdin.isatty():
+                        click.echo(f"espmon: paste the log here, then press {END_OF_INPUT}", err=True)
+                    _run(sys.stdin.buffer, "-", baud, passes_on, explain)
                 else:
                     with path.open("rb") as stream:
-                        _run(stream, name, baud, write, explain)
+                        _run(stream, name, baud, passes_on, explain)
             except BrokenPipeError:
                 raise
             except OSError as error:
@@ -223,6 +233,10 @@ def decode(
                 tell(problem)
                 status = problem.exit_status
         close()
+        if not told and not as_json and not status:
+            click.echo("espmon: no boot, reset, crash or error that espmon knows is in it", err=True)
+            if baud is None:
+                click.echo("        If it is garbage: --baud RATE, the rate it was received at, reads what was sent at another.", err=True)
     except (BrokenPipeError, OutputClosed):
         forget_output()  # Whoever read it has gone: that is no failure of ours. Python would complain again at exit.
         ctx.exit(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import sys
 import time
@@ -57,8 +58,8 @@ def logs(
         raise UsageProblem(f"--grep {grep!r} is no regular expression: {error}", "Escape special characters with \\.") from None
     reach = find_daemon(config_path, state_dir)
     folder = reach.log_dir / name
-    if not PORT_NAME.fullmatch(name) or not folder.is_dir():
-        known = sorted(p.name for p in reach.log_dir.iterdir() if p.is_dir()) if reach.log_dir.is_dir() else []
+    if not PORT_NAME.fullmatch(name) or not os.path.isdir(folder):
+        known = sorted(p.name for p in reach.log_dir.iterdir() if p.is_dir()) if os.path.isdir(reach.log_dir) else []
         raise UsageProblem(f"there is no log of {name!r} in {reach.log_dir}", f"Logs of: {', '.join(known)}" if known else "`espmon daemon` writes logs; --state-dir names its folder.")
     start_time = moment(since) if since else None
     begin: _BootStart | None = None

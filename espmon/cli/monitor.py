@@ -123,13 +123,12 @@ def _attach(port: AttachedPort, options: MonitorOptions) -> int:
     from dataclasses import replace
 
     from espmon.app.monitor import Monitor
-    from espmon.app.rate import FixedRate
 
     port.open()
     click.echo(f"espmon: the daemon holds {port.device}; attached to it", err=True)
     if options.baud not in (None, port.baud):
         click.echo(f"        It listens at {port.baud} baud; --baud {options.baud} is not applied.", err=True)
-    return Monitor(replace(options, elfs=options.elfs or port.elfs), rate=FixedRate(port.baud), port=port).run()
+    return Monitor(replace(options, elfs=options.elfs or port.elfs, baud=port.baud), port=port).run()
 
 
 def _unknown_word(ctx: click.Context, word: str, problem: PortNotFound) -> Exception:

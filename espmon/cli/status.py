@@ -63,7 +63,8 @@ def _print(found: dict[str, Any]) -> None:
         table.add_column(title, overflow="fold")
     for name, port in found["ports"].items():
         last = port.get("last_boot")
-        reset = f"{last['meaning'] or 'boot'}, {ago(last['at'])} ago" if last else "none seen"
+        # the cause alone: what else the ROM may mean by it is in the events
+        reset = f"{(last['meaning'] or 'boot').partition(':')[0]}, {ago(last['at'])} ago" if last else "none seen"
         state = port["state"] + (f" ({port['holder']})" if port["holder"] else "")
         crashes = sum(g["count"] for g in port["crashes"])
         table.add_row(

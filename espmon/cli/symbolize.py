@@ -27,6 +27,10 @@ def _parse(word: str) -> int:
 def _addresses(words: tuple[str, ...]) -> Iterator[int]:
     for word in words:
         if word == "-":
+            if sys.stdin.isatty():
+                from espmon.cli.decode import END_OF_INPUT
+
+                click.echo(f"espmon: addresses, please; {END_OF_INPUT} ends", err=True)
             for line in sys.stdin:
                 for piece in line.replace(",", " ").split():
                     yield _parse(piece)

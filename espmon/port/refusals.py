@@ -121,7 +121,10 @@ def _url_refusal(port: str, device: str, number: int | None, error: BaseExceptio
             f"{port}: something listens there, but does not answer as RFC 2217 asks",
             "Most servers serve one at a time: is somebody else connected? For a plain TCP server: socket://host:port.",
         )
-    hint = "docs/virtual-board.md lists what it takes." if device.startswith("sim://") else "Check host and port number."
+    if device.startswith("sim://"):
+        hint = "`espmon sim --list` lists what it takes."
+    else:
+        hint = "Check host and port number." if device.startswith(("rfc2217://", "socket://")) else "Check what stands behind the ://."
     return PortNotFound(port, f"{port} can't be opened: {_printable(reason)}", hint)
 
 

@@ -207,6 +207,20 @@ def test_the_monitor_attaches_to_a_port_that_the_daemon_holds(tmp_path: Path, bo
         assert daemon.status()["ports"]["b0"]["attached"] == []
 
 
+def test_an_attached_monitor_reads_boots_out_of_garbage_too(tmp_path: Path) -> None:
+    """As on a port of its own: the ROM talks at 74880 baud, the daemon listens at 115200."""
+    config = '[[port]]\nname = "bench"\nmatch = { url = "sim://esp8266?app=uptime" }\nbaud = 115200\n'
+    with running(DaemonProcess(tmp_path, config)) as daemon:
+        until(lambda: daemon.of_type("boot"), what="booting")
+        done = daemon.command("bench", "--reset", "--until", "round 1", "--timeout", "20", "--baud", "9600")
+        assert "--baud 9600 is not applied" in done.stderr
+        [boot] = [line for line in done.stdout.splitlines() if line.startswith("--- Boot:")]
+        assert "read from text sent at 74880 baud" in boot
+        assert "espmon did that" in boot
+        assert "no board is called 'bunch'" in daemon.command("events", "bunch", check=False).stderr
+        assert "bench" in daemon.command("bunch", check=False).stderr.splitlines()[1]
+
+
 def test_loader_commands_and_reset_go_through_the_daemon(tmp_path: Path) -> None:
     image = Path(__file__).parents[2] / "symbols" / "demo" / "weather.bin"
     config = f'[[port]]\nname = "sim"\nmatch = {{ url = "sim://esp8266?baud=74880&flash_size=1m&speed=2&flash={tmp_path}/flash.bin&image=blank" }}\nbaud = 74880\n'

@@ -2,7 +2,7 @@
 
 import pytest
 
-from espmon.app.keys import MENU, KeyMachine, Typed, Wish, help_lines
+from espmon.app.keys import MENU, KeyMachine, Typed, Wish, console_key, help_lines
 
 
 def wishes(data, **options):
@@ -48,3 +48,29 @@ def test_no_key_of_the_menu_is_taken_twice_and_all_are_in_the_help():
     keys = [key for group, *_ in MENU for key in group]
     assert len(keys) == len(set(keys))
     assert len(help_lines()) == len(MENU)
+
+
+@pytest.mark.parametrize(
+    ("codes", "sent"),
+    [
+        ("a", b"a"),
+        ("\x03", b"\x03"),
+        ("\x1d", b"\x1d"),
+        ("\xe0H", b"\x1b[A"),
+        ("\x00H", b"\x1b[A"),
+        ("\xe0I", b"\x1b[5~"),
+        ("\x00;", b""),
+        ("\xe0s", b""),
+        ("\xe0\x85", b""),
+        ("\xe0 ", "\u00e0 ".encode()),
+        ("\xe0\x1d", "\u00e0\x1d".encode()),
+        ("\u4e2d", "\u4e2d".encode()),
+        ("\ud83d\ude00", "\U0001f600".encode()),
+        ("\xe0\ud83d\ude00", "\u00e0\U0001f600".encode()),
+        ("\ude00", "\ufffd".encode()),
+    ],
+)
+def test_keys_of_a_windows_console(codes, sent):
+    rest = iter(codes)
+    assert console_key(lambda: next(rest)) == sent
+    assert next(rest, None) is None

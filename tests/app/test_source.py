@@ -100,3 +100,16 @@ def test_source_roots_add_to_the_project(project, tmp_path):
     (other / "cores" / "main.c").write_text("core\n")
     files = SourceFiles([project, other])
     assert files.line("/opt/arduino/cores/main.c", 1) == "core"
+
+
+def test_a_folder_that_may_not_be_looked_into_is_passed_by(monkeypatch, tmp_path):
+    """An ELF below somebody else's home: no mark is seen there, and nothing is raised."""
+    real = os.stat
+
+    def refuses(path, **options):
+        if os.path.basename(path) in ("Makefile", ".git", "platformio.ini", "sdkconfig", "CMakeLists.txt"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, **options)
+
+    monkeypatch.setattr(os, "stat", refuses)
+    assert project_folder(tmp_path / "firmware.elf") == tmp_path.resolve()

@@ -163,3 +163,15 @@ def test_interrupt() -> None:
     assert b"Traceback" not in child.stderr.read()
     for stream in (child.stdin, child.stdout, child.stderr):
         stream.close()
+
+
+def test_a_log_without_anything_is_told_and_no_failure(tmp_path):
+    log = tmp_path / "plain.txt"
+    log.write_text("hello\nworld\n")
+    done = subprocess.run([sys.executable, "-m", "espmon", "decode", str(log)], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, b"")
+    what, hint = done.stderr.decode().splitlines()
+    assert what.startswith("espmon: no boot")
+    assert "--baud" in hint
+    done = subprocess.run([sys.executable, "-m", "espmon", "decode", "--json", str(log)], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

@@ -55,6 +55,17 @@ def test_a_word_may_be_nearly_a_board_of_the_daemon(monkeypatch, capsys):
     assert "bench-3, kitchen" in told(["qqqqqq"], capsys)[1][1]
 
 
+def test_what_we_may_not_open_is_no_bug(monkeypatch, capsys):
+    def refused(*_):
+        raise PermissionError(13, "Permission denied", "/root/espmon.toml")
+
+    monkeypatch.setattr("espmon.app.story.run_story", refused)
+    status, lines = told(["demo", "--json"], capsys)
+    assert status == 3
+    assert lines[0] == "espmon: no permission for /root/espmon.toml [input-unreadable]"
+    assert len(lines) == 2
+
+
 def test_a_group_alone_shows_its_help(capsys):
     with pytest.raises(SystemExit) as end:
         main(["config"])
