@@ -547,3 +547,17 @@ def test_full_width_punctuation() -> None:
     assert [type(e) for e in events] == [Crash, Boot]
     assert isinstance(events[0], Crash)
     assert len(events[0].registers) == 5
+
+
+def test_crash_report_of_esphome() -> None:
+    e = only("[E][esp8266]: *** CRASH DETECTED ON PREVIOUS BOOT ***\n[E][esp8266]:   Reason: Exception - StoreProhibit (exccause=29)\n[E][esp8266]:   PC: 0x40212EC5\n[E][esp8266]:   EXCVADDR: 0x00000000\n[E][esp8266]:   BT0: 0x40212F5A\n[E][esp8266]:   BT1: 0x40203B10\n")
+    assert isinstance(e, Reset)
+    assert e.exception is not None
+    assert e.reset is not None
+    assert (e.exception.number, e.reset.code, str(e.registers["excvaddr"]), len(e.backtraces[0])) == (29, 2, "0x00000000", 2)
+    e = only("*** CRASH DETECTED ON PREVIOUS BOOT ***\nReason: Fault - IllegalInstruction   Crashed core: 0\nPC: 0x403858C4\nBacktrace: 0x403858C1 0x40385889 0x40389CFA\n")
+    assert isinstance(e, Reset)
+    assert e.exception is not None
+    assert (e.exception.name, len(e.backtraces[0])) == ("IllegalInstruction", 3)
+    assert said("The satellite emitted `*** CRASH DETECTED ON PREVIOUS BOOT *** Fault - IllegalInstruction` after the update.\n") == []
+    assert said('  ESP_LOGE(TAG, "*** CRASH DETECTED ON PREVIOUS BOOT ***");\n') == []

@@ -271,8 +271,12 @@ ESPRUINO = Format(
 
 def esphome_begin(dump: Dump, token: Token) -> str | None:
     """The headline; repeated ones begin another report."""
+    if dump.report is not None and (dump.message or dump.registers):
+        return SPLIT
+    if token.in_code:
+        return DROP
     dump.report = "esphome"
-    dump.strong = True
+    dump.strong = token.leads or token.text[: token.start].rstrip()[-1:] in ("]", ":")
     return None
 
 
@@ -288,7 +292,7 @@ def esphome_reason(dump: Dump, token: Token) -> str | None:
         dump.chip = "esp8266"
     elif name:
         dump.number, dump.name = causes.exception_number(name), name
-    code = {"hardware wdt": 1, "soft wdt": 3, "exception": 2}.get(head.strip().lower()) if m is not None else None
+    code = {"hardware wdt": 1, "soft wdt": 3, "exception": 2}.get(head.strip().lower()) if m is not None or head.strip().endswith("WDT") else None
     if code is not None:
         dump.reset = resets.rst_info(code, head.strip())
     else:
@@ -301,12 +305,26 @@ def esphome_pc(dump: Dump, token: Token) -> str | None:
     if "pc" in dump.registers:
         return SPLIT
     dump.registers["pc"] = int(token["v"], 16)
+    dump.strong = True
+    return None
+
+
+def esphome_register(dump: Dump, token: Token) -> str | None:
+    """`EXCVADDR: 0xH8`."""
+    dump.registers.setdefault(token["reg"].lower(), int(token["v"], 16))
     return None
 
 
 def esphome_bt(dump: Dump, token: Token) -> str | None:
     """`BTn: 0xH8`: found on the stack, newest first."""
     dump.frame(int(token["v"], 16), None)
+    return None
+
+
+def esphome_list(dump: Dump, token: Token) -> str | None:
+    """`Backtrace: 0xH8 0xH8 …`, as it is shown in short."""
+    for value in re.findall(r"0x([0-9a-fA-F]{8})", token["list"]):
+        dump.frame(int(value, 16), None)
     return None
 
 
@@ -320,9 +338,11 @@ ESPHOME = Format(
     name="esphome-crash-report",
     tokens=(
         Spec("esphome-crash", r"\*{0,3}\s{0,2}CRASH DETECTED ON PREVIOUS BOOT\s{0,2}\*{0,3}", ("crash detected on previous boot",)),
-        Spec("esphome-reason", r"(?<!Reset )(?<!Restart )(?<!\w)Reason:\s{1,3}(?P<text>[A-Z][^\n]{2,80}?)(?=\s*$|\s{2,}PC:|\s+\[)", ("reason:",)),
+        Spec("esphome-reason", r"(?<!Reset )(?<!Restart )(?<!\w)Reason:\s{1,3}(?P<text>[A-Z][^\n]{2,80}?)(?=\s*$|\s{2,}PC:|\s+Crashed core:|\s+\[)", ("reason:",)),
         Spec("esphome-core", r"Crashed core:\s{1,3}(?P<n>\d)", ("crashed core:",)),
         Spec("esphome-bt", rf"(?<!\w)BT\d{{1,2}}:\s{{1,3}}0x(?P<v>{_H8})", ("bt",)),
+        Spec("esphome-reg", rf"(?<!\w)(?P<reg>EXCVADDR|LR|SP):\s{{1,3}}0x(?P<v>{_H8})(?!\s{{1,12}}[A-Z])", ("excvaddr:", "lr:", "sp:"), inside=True),
+        Spec("esphome-list", r"(?<!\w)Backtrace:(?P<list>(?: {1,2}0x4[0-9a-fA-F]{7}){1,32})(?![:\w])", ("backtrace:",), inside=True),
         Spec("short-pc", rf"(?<!\w)PC:\s{{1,3}}0x(?P<v>{_H8})(?!\s{{1,12}}PS)", ("pc:",)),
     ),
     table={
@@ -331,6 +351,8 @@ ESPHOME = Format(
         **rules("told", "esphome-core", esphome_core, "told"),
         **rules("told", "short-pc", esphome_pc, "told"),
         **rules("told", "esphome-bt", esphome_bt, "told"),
+        **rules("told", "esphome-reg", esphome_register, "told"),
+        **rules("told", "esphome-list", esphome_list, "told"),
     },
     patience=20,
 )
