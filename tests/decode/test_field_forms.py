@@ -561,3 +561,10 @@ def test_crash_report_of_esphome() -> None:
     assert (e.exception.name, len(e.backtraces[0])) == ("IllegalInstruction", 3)
     assert said("The satellite emitted `*** CRASH DETECTED ON PREVIOUS BOOT *** Fault - IllegalInstruction` after the update.\n") == []
     assert said('  ESP_LOGE(TAG, "*** CRASH DETECTED ON PREVIOUS BOOT ***");\n') == []
+
+
+def test_two_stacks_in_one_dump_are_whole_together() -> None:
+    text = "Abort called\n\n>>>stack>>>\n\nctx: bearssl\nsp: 3fff4760 end: 3fff4770 offset: 0000\n3fff4760:  3fff3374 00000000 3fffb864 4020f8b3  \n\nctx: cont\nsp: 3ffffd40 end: 3ffffd50 offset: 0000\n3ffffd40:  7473203a 00000005 000001bd 40100a2d  \n"
+    c = crash(text + "<<<stack<<<\n")
+    assert ([s.context for s in c.stacks], c.complete) == (["bearssl", "cont"], True)
+    assert not crash(text).complete

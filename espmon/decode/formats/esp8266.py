@@ -375,6 +375,8 @@ def context(dump: Dump, token: Token) -> str | None:
             return SPLIT
     block = dump.stacks[-1] if dump.stacks else None
     if block is None or block.complete or block.context is not None or block.lines:
+        if block is not None and block.lines and block.context not in (None, name):
+            block.complete = True  # the dump goes on with the next stack: this one was printed to its end
         block = dump.new_stack()
     block.context = name
     return None
