@@ -568,3 +568,10 @@ def test_two_stacks_in_one_dump_are_whole_together() -> None:
     c = crash(text + "<<<stack<<<\n")
     assert ([s.context for s in c.stacks], c.complete) == (["bearssl", "cont"], True)
     assert not crash(text).complete
+
+
+def test_one_json_object_per_line() -> None:
+    c = crash('{"t":1,"m":"Exception (28):"}\n{"t":1,"m":"epc1=0x40228c88 epc2=0x00000000 epc3=0x00000000 excvaddr=0x00000000 depc=0x00000000"}\n')
+    assert len(c.registers) == 5
+    c = crash('["","Soft WDT reset","",">>>stack>>>","","ctx: cont","sp: 3ffffd40 end: 3ffffd60 offset: 0160","3ffffd40:  7473203a 00000005 000001bd 40100a2d  ","<<<stack<<<"]\n')
+    assert (c.kind, c.complete, code_words(c)) == ("watchdog", True, ["0x40100a2d"])
