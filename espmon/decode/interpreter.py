@@ -284,14 +284,17 @@ class Interpreter:
             result = self._apply(dump, rule, token)
             if result in (DROP, SPLIT):
                 continue
-            if self._dump is not None:
+            old = self._dump
+            if old is not None:
+                if token.kind == "epc" and "told" in old.marks:
+                    dump.number, dump.name, dump.strong = old.number, old.name, True  # its header was taken for the old one's
                 self._close_dump("new")
             self._flush_banner()
             dump.boot = self.boots
             dump.state = result
             self._dump = dump
             if token.kind == "epc":
-                esp8266_format.garbled_header(dump, clean(self._previous()))
+                esp8266_format.garbled_header(dump, peel(clean(self._previous())))
             elif token.kind == "reg":
                 idf_body.lost_header(dump, clean(self._previous()))
             if result == END:

@@ -575,3 +575,10 @@ def test_one_json_object_per_line() -> None:
     assert len(c.registers) == 5
     c = crash('["","Soft WDT reset","",">>>stack>>>","","ctx: cont","sp: 3ffffd40 end: 3ffffd60 offset: 0160","3ffffd40:  7473203a 00000005 000001bd 40100a2d  ","<<<stack<<<"]\n')
     assert (c.kind, c.complete, code_words(c)) == ("watchdog", True, ["0x40100a2d"])
+
+
+def test_marks_around_one_line() -> None:
+    assert crash("NLR jump failed`\n").framework == "micropython"
+    assert crash("\"Assertion 'x > 0' failed, at file ../../py/gc.c:123\\r\\n\"\n").kind == "assert"
+    assert crash("> ready > PANIC: unprotected error in call to Lua API (init.lua:3: attempt to index a nil value)\n").kind == "lua-panic"
+    assert said("It says 'PANIC: unprotected error in call to Lua API (attempt to call a nil value)' and restarts.\n") == []

@@ -44,9 +44,9 @@ TOKENS = (
     Spec(
         "panic-at",
         rf"(?<![\w'])Panic (?P<file>{_SOURCE})(?::(?P<line>\d+)(?: (?P<func>[^\n]{{1,300}}?))?)?"
-        r"(?::? Assertion '(?P<expr>[^\n]{1,300}?)' failed\.?)?(?=\s*$|\s*>>>|\s+-{5}|\s+ctx:)", ("panic ",),
+        r"(?::? Assertion '(?P<expr>[^\n]{1,300}?)' failed\.?)?(?=[\s`*]*$|\s*>>>|\s+-{5}|\s+ctx:)", ("panic ",),
     ),
-    Spec("unhandled", r"Unhandled C\+\+ exception:\s*(?P<name>[\w:<>,*& ]{1,120}?)(?=\s*$|\s*>>>|\s+-{5}|\s+ctx:)", ("unhandled c++ exception:",)),
+    Spec("unhandled", r"Unhandled C\+\+ exception:\s*(?P<name>[\w:<>,*& ]{1,120}?)(?=[\s`*]*$|\s*>>>|\s+-{5}|\s+ctx:)", ("unhandled c++ exception:",)),
     Spec("abort-called", r"(?<!\w)Abort called(?!\w)", ("abort called",)),
     Spec("smashing", rf"(?i:stack smashing detected)(?:\.| at (?P<pc>(?:0x)?{_H8}))?", ("stack smashing detected",)),
     Spec("overflow", r"(?i:stack overflow detected)\.?", ("stack overflow detected",)),
