@@ -582,3 +582,29 @@ def test_marks_around_one_line() -> None:
     assert crash("\"Assertion 'x > 0' failed, at file ../../py/gc.c:123\\r\\n\"\n").kind == "assert"
     assert crash("> ready > PANIC: unprotected error in call to Lua API (init.lua:3: attempt to index a nil value)\n").kind == "lua-panic"
     assert said("It says 'PANIC: unprotected error in call to Lua API (attempt to call a nil value)' and restarts.\n") == []
+
+
+def wrapped(text: str, *, indent: str = "") -> str:
+    """As a terminal of 80 columns breaks it."""
+    return "\n".join(indent + text[i : i + 80] for i in range(0, len(text), 80)) + "\n"
+
+
+@pytest.mark.parametrize("indent", ["", "    "])
+def test_reports_that_a_terminal_wrapped(indent: str) -> None:
+    line = 'MQT: tele/lab/INFO3 = {"Info3":{"RestartReason":{"Exception":29,"Reason":"Exception","EPC":["40255ef0","00000000","00000000"],"EXCVADDR":"00000010","DEPC":"00000000","CallChain":["402485ed","40248929","402489ae"]}}}'
+    for text in (line, line[:-12]):
+        e = only(wrapped(text, indent=indent) + "00:00:05.000 MQT: stat/lab/POWER = ON\n")
+        assert isinstance(e, Reset)
+        assert e.exception is not None
+        assert (e.exception.number, len(e.registers)) == (29, 5)
+        assert [str(f.pc) for b in e.backtraces for f in b][:1] == ["0x402485ed"]
+    e = only(wrapped("Reset Info: Fatal exception:29 flag:2 (EXCEPTION) epc1:0x4000df64 epc2:0x00000000 epc3:0x00000000 excvaddr:0x00000018 depc:0x00000000", indent=indent) + "next\n")
+    assert isinstance(e, Reset)
+    assert (len(e.registers), str(e.registers["excvaddr"])) == (5, "0x00000018")
+
+
+def test_report_that_breaks_off() -> None:
+    e = only("Fatal exception:29 flag:2 (EXCEPTION) epc1:0x4000df64 epc2:0x000\nWiFi connected\n")
+    assert isinstance(e, Reset)
+    assert e.exception is not None
+    assert (e.exception.number, len(e.registers)) == (29, 1)

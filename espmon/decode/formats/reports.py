@@ -32,12 +32,24 @@ RESET_INFO_TOKENS = (
 )
 
 
+# The end of a line within the registers of a report.
+_CUT_REGISTERS = re.compile(r"\s{0,3}(?:\([^()]{0,30}|,?\s{0,2}[a-z]{1,8}[1-3]?:? ?(?:0x?[0-9a-fA-F]{0,8})?)?\s*")
+
+
 def _exception(number: int | None) -> ExceptionCause | None:
     return None if number is None else ExceptionCause(number=number, name=causes.XTENSA.get(number))
 
 
 def reset_info(facts: Interpreter, token: Token) -> None:
-    """`Fatal exception:N flag:M (text) epc1:0x… …`: N counts only when M says that there was a crash."""
+    """`Fatal exception:N flag:M (text) epc1:0x… …`, which a terminal may have wrapped."""
+    if token["regs"].count(":") < 5 and _CUT_REGISTERS.fullmatch(token.rest):
+        facts.hold(token, told_reset)
+    else:
+        told_reset(facts, token)
+
+
+def told_reset(facts: Interpreter, token: Token) -> None:
+    """N counts only when M says that there was a crash."""
     if re.match(r"\s{0,4}(?:ctx:|>>>stack>>>)", token.rest):
         # A program that keeps the report keeps the stack with it, and prints or sends both in one.
         token.kind = "reset-stack"
@@ -371,6 +383,14 @@ def tasmota_text(facts: Interpreter, token: Token) -> None:
 
 def tasmota_crash(facts: Interpreter, token: Token) -> None:
     """`{"Exception":N,"Reason":"…","EPC":[…] or "…","EXCVADDR":"…","DEPC":"…","CallChain":[…]}`; hex without 0x."""
+    if token.end == len(token.text.rstrip()) and not token.text.rstrip().endswith("}"):
+        facts.hold(token, tasmota_saved)  # a terminal may have wrapped it
+    else:
+        tasmota_saved(facts, token)
+
+
+def tasmota_saved(facts: Interpreter, token: Token) -> None:
+    """What there is of it."""
     body = token["body"]
     number = token.number("n")
     registers: dict[str, Address] = {}
