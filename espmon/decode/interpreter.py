@@ -41,6 +41,9 @@ _HEALTHY_LINES = 400
 _HEALTHY_SECONDS = 120.0
 _MAX_SEEN = 256
 _CARRY = 160
+# Tasmota's JSON, wrapped by a terminal: the value under way, and how a line goes on that belongs to it.
+_OPEN_JSON = re.compile(r'"(?:RestartReason|StatusSTK)\\?"\s?:?\s?(?:\{[^{}]{0,1800}|\\?"[^"{}]{0,80})?$')
+_JSON_ON = re.compile(r'\s*[\w ./-]{0,40}["\],}:](?!\s\w)')
 _TORN_ROW = re.compile(r"(?<!\w)[0-9a-fA-F]{8}:(?:\s{1,3}[0-9a-fA-F]{8}){0,3}\s*$")
 _CORE_DUMP_FOREIGN = 4
 
@@ -181,9 +184,12 @@ class Interpreter:
             self._core_dump_line(text)
         dump = self._dump
         rest = text[max((t.end for t in tokens), default=0) :]
+        open_json = _OPEN_JSON.search(text) if "Re" in text or "STK" in text else None
         if self._held is not None:
             if not blank:
                 self._carry = text[self._held[0].start :]
+        elif open_json is not None and not blank:
+            self._carry = open_json[0]
         elif blank:
             pass  # what a line left over waits for the next line with text
         elif quiet or len(rest) > _CARRY or not rest.strip():
@@ -207,7 +213,7 @@ class Interpreter:
         if self._held is None:
             return
         (token, otherwise), self._held = self._held, None
-        if not tokens or tokens[0].start > 0 or tokens[0].kind not in ("boot-32", "guru"):
+        if not tokens or tokens[0].start > 0 or tokens[0].kind not in ("boot-32", "guru", "tasmota-crash", "reset-info"):
             try:
                 otherwise(self, token)
             except Exception as error:  # noqa: BLE001 - guard
@@ -217,9 +223,11 @@ class Interpreter:
         """The tokens of a line; with what a wrapped line before it left over put in front, when that makes one whole."""
         if self._carry:
             carry, self._carry = self._carry, ""
+            if carry.startswith('"') and _OPEN_JSON.match(carry) and not _JSON_ON.match(text):
+                return text, self._scan(text)
             wholes = [carry + text]
-            if text[:1].isspace() and carry[-1:].isalnum():
-                wholes.append(carry + text.lstrip())  # wrapped first, indented later
+            if text[:1].isspace() and (carry[-1:].isalnum() or carry.startswith('"')):
+                wholes.insert(0 if carry.startswith('"') else 1, carry + text.lstrip())  # wrapped first, indented later
             if _TORN_ROW.search(carry):
                 wholes.append(f"{carry.rstrip()} {text.lstrip()}")  # a paragraph: the newline took the place of a space
             for whole in wholes:
@@ -285,14 +293,17 @@ class Interpreter:
             result = self._apply(dump, rule, token)
             if result in (DROP, SPLIT):
                 continue
-            if self._dump is not None:
+            old = self._dump
+            if old is not None:
+                if token.kind == "epc" and "told" in old.marks:
+                    dump.number, dump.name, dump.strong = old.number, old.name, True  # its header was taken for the old one's
                 self._close_dump("new")
             self._flush_banner()
             dump.boot = self.boots
             dump.state = result
             self._dump = dump
             if token.kind == "epc":
-                esp8266_format.garbled_header(dump, clean(self._previous()))
+                esp8266_format.garbled_header(dump, peel(clean(self._previous())))
             elif token.kind == "reg":
                 idf_body.lost_header(dump, clean(self._previous()))
             if result == END:

@@ -12,6 +12,7 @@ import re
 _ESC = "(?:\x1b|\u241b|\u2190|\\\\e|\\\\033|\\\\x1b|<ESC>|ESC(?=\\[[0-9;]{0,8}m))"
 _ANSI = re.compile(_ESC + r"\[[0-9;?]*[A-Za-z]" + "|" + _ESC + r"[()][A-Z0-9]|[\x1b\u241b](?=[^\[]|$)" + r"|\[(?:0|[01];[34]\d|[34]\d(?:;[01])?|1)m")
 _MARKS = re.compile(r"<CR>|<LF>|␍|␊|\\r(?=\\n|$)|(?<=\\n)\\r")
+_LAST_MARK = re.compile(r"(?<![:\\])\\n(?=[\"'`,]{0,2}\s*$)")
 # NUL and other controls carry no meaning; U+FFFD and U+2BD1/U+2BF8 stand for bytes that could not be read.
 _NOISE = re.compile("[\x00-\x08\x0e-\x1f\x7f\ufffd\u2bd1\u2bf8\ufeff\u200b]+")
 # An 80-column terminal pasted: a word torn apart by a run of some 80 spaces.
@@ -47,6 +48,8 @@ def clean(raw: bytes) -> str:
         text = _ANSI.sub("", text)
     if "<" in text or "\\" in text:
         text = _MARKS.sub("", text)
+        if text.count("\\n") == 1:
+            text = _LAST_MARK.sub("", text)
         text = _MARKDOWN_ESCAPE.sub(r"\1", text)
     if "%0A" in text or "%0a" in text or "%0D" in text:  # a block that was sent in a URL
         if "%3A+" in text or "%3a+" in text:

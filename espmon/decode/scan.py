@@ -75,9 +75,12 @@ class Token:
 
     @property
     def listed(self) -> bool:
-        """True when it stands in quotes of its own, as an element of a list or an argument: source code, no log."""
+        """True when it stands in quotes of its own, as an element of a list or an argument: source code, no log. (Elements
+        in double quotes may be the lines of a log in JSON.)"""
         quote = self.text[self.start - 1 : self.start]
-        return quote in ("'", '"') and self.text[self.end : self.end + 1] == quote and self.text[self.end + 1 :].lstrip()[:1] in (",", ")", "]", ";")
+        follows = {"'": ",)];", '"': ");"}.get(quote, "")
+        after = self.text[self.end + 1 :].lstrip()[:1]
+        return self.text[self.end : self.end + 1] == quote and after != "" and after in follows
 
     @property
     def in_code(self) -> bool:

@@ -31,9 +31,9 @@ _PATTERN = re.compile(
     |W(?:yst|DT\ (?:reset|@)|rite\ timeout|atchdog\ Reset)
     |R(?:OM:|om\ -?\d|estart(?:Reason|\ info|\ [Rr]eason)|\ not\ in\ IRAM|eset\ [RrCc]|ebooting|eason\ of|EPL)
     |F(?:atalE|ailed\ (?:to\ |uploading)|ileNot|ehler\ beim|alling\ back)
-    |A(?:\ fatal|n\ error\ occ|T\ version|T\+GMR|ssertion\ ')
+    |A(?:\ fatal|n\ error\ occ|T\ version|T\+GMR|ssertion\ ['\xe2])
     |E(?:rrno|rror(?:\ (?:while|during|[12])|\(\d|:\ (?:Please|Could))|XCEPTION!!|RROR\]:\ [AEHN]|r\ is\ een)|!!\ A\ panic|C(?:rash(?:ed)?\ (?:at\ \d|\#|in\ b)|OM\d|annot\ conf|ouldn't|onnection\ lost)|Ocorreu|\xd1\x81\xd0\xba\xd0\xb5\xd1\x82\xd1\x87|\xe4\xb8\x8a\xe4\xbc\xa0|/dev/(?:tty|cu)|THONNY|MicroPython|D(?:evice\ is|uring\ Up)|Problem\ upl
-    |N(?:LR\ jump|o\ (?:signature|module))|L(?:atest\ crash|ost\ conn)|K(?:\ version|\ failed|\\?")|T(?:rap\ \d|imed\ out\ wait|he\ device\ has)|MEPC|XC(?:VADDR|CAUSE)|\+CIPUP
+    |N(?:LR\ jump|o\ (?:signature|module))|L(?:atest\ crash|ost\ conn)|K(?:\ version|\ failed|\\?"|\xe2\x80)|T(?:rap\ \d|imed\ out\ wait|he\ device\ has)|MEPC|XC(?:VADDR|CAUSE)|\+CIPUP
     """,
     re.VERBOSE,
 )

@@ -547,3 +547,64 @@ def test_full_width_punctuation() -> None:
     assert [type(e) for e in events] == [Crash, Boot]
     assert isinstance(events[0], Crash)
     assert len(events[0].registers) == 5
+
+
+def test_crash_report_of_esphome() -> None:
+    e = only("[E][esp8266]: *** CRASH DETECTED ON PREVIOUS BOOT ***\n[E][esp8266]:   Reason: Exception - StoreProhibit (exccause=29)\n[E][esp8266]:   PC: 0x40212EC5\n[E][esp8266]:   EXCVADDR: 0x00000000\n[E][esp8266]:   BT0: 0x40212F5A\n[E][esp8266]:   BT1: 0x40203B10\n")
+    assert isinstance(e, Reset)
+    assert e.exception is not None
+    assert e.reset is not None
+    assert (e.exception.number, e.reset.code, str(e.registers["excvaddr"]), len(e.backtraces[0])) == (29, 2, "0x00000000", 2)
+    e = only("*** CRASH DETECTED ON PREVIOUS BOOT ***\nReason: Fault - IllegalInstruction   Crashed core: 0\nPC: 0x403858C4\nBacktrace: 0x403858C1 0x40385889 0x40389CFA\n")
+    assert isinstance(e, Reset)
+    assert e.exception is not None
+    assert (e.exception.name, len(e.backtraces[0])) == ("IllegalInstruction", 3)
+    assert said("The satellite emitted `*** CRASH DETECTED ON PREVIOUS BOOT *** Fault - IllegalInstruction` after the update.\n") == []
+    assert said('  ESP_LOGE(TAG, "*** CRASH DETECTED ON PREVIOUS BOOT ***");\n') == []
+
+
+def test_two_stacks_in_one_dump_are_whole_together() -> None:
+    text = "Abort called\n\n>>>stack>>>\n\nctx: bearssl\nsp: 3fff4760 end: 3fff4770 offset: 0000\n3fff4760:  3fff3374 00000000 3fffb864 4020f8b3  \n\nctx: cont\nsp: 3ffffd40 end: 3ffffd50 offset: 0000\n3ffffd40:  7473203a 00000005 000001bd 40100a2d  \n"
+    c = crash(text + "<<<stack<<<\n")
+    assert ([s.context for s in c.stacks], c.complete) == (["bearssl", "cont"], True)
+    assert not crash(text).complete
+
+
+def test_one_json_object_per_line() -> None:
+    c = crash('{"t":1,"m":"Exception (28):"}\n{"t":1,"m":"epc1=0x40228c88 epc2=0x00000000 epc3=0x00000000 excvaddr=0x00000000 depc=0x00000000"}\n')
+    assert len(c.registers) == 5
+    c = crash('["","Soft WDT reset","",">>>stack>>>","","ctx: cont","sp: 3ffffd40 end: 3ffffd60 offset: 0160","3ffffd40:  7473203a 00000005 000001bd 40100a2d  ","<<<stack<<<"]\n')
+    assert (c.kind, c.complete, code_words(c)) == ("watchdog", True, ["0x40100a2d"])
+
+
+def test_marks_around_one_line() -> None:
+    assert crash("NLR jump failed`\n").framework == "micropython"
+    assert crash("\"Assertion 'x > 0' failed, at file ../../py/gc.c:123\\r\\n\"\n").kind == "assert"
+    assert crash("> ready > PANIC: unprotected error in call to Lua API (init.lua:3: attempt to index a nil value)\n").kind == "lua-panic"
+    assert said("It says 'PANIC: unprotected error in call to Lua API (attempt to call a nil value)' and restarts.\n") == []
+
+
+def wrapped(text: str, *, indent: str = "") -> str:
+    """As a terminal of 80 columns breaks it."""
+    return "\n".join(indent + text[i : i + 80] for i in range(0, len(text), 80)) + "\n"
+
+
+@pytest.mark.parametrize("indent", ["", "    "])
+def test_reports_that_a_terminal_wrapped(indent: str) -> None:
+    line = 'MQT: tele/lab/INFO3 = {"Info3":{"RestartReason":{"Exception":29,"Reason":"Exception","EPC":["40255ef0","00000000","00000000"],"EXCVADDR":"00000010","DEPC":"00000000","CallChain":["402485ed","40248929","402489ae"]}}}'
+    for text in (line, line[:-12]):
+        e = only(wrapped(text, indent=indent) + "00:00:05.000 MQT: stat/lab/POWER = ON\n")
+        assert isinstance(e, Reset)
+        assert e.exception is not None
+        assert (e.exception.number, len(e.registers)) == (29, 5)
+        assert [str(f.pc) for b in e.backtraces for f in b][:1] == ["0x402485ed"]
+    e = only(wrapped("Reset Info: Fatal exception:29 flag:2 (EXCEPTION) epc1:0x4000df64 epc2:0x00000000 epc3:0x00000000 excvaddr:0x00000018 depc:0x00000000", indent=indent) + "next\n")
+    assert isinstance(e, Reset)
+    assert (len(e.registers), str(e.registers["excvaddr"])) == (5, "0x00000018")
+
+
+def test_report_that_breaks_off() -> None:
+    e = only("Fatal exception:29 flag:2 (EXCEPTION) epc1:0x4000df64 epc2:0x000\nWiFi connected\n")
+    assert isinstance(e, Reset)
+    assert e.exception is not None
+    assert (e.exception.number, len(e.registers)) == (29, 1)

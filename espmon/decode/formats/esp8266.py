@@ -38,15 +38,15 @@ TOKENS = (
     Spec("sming-reg", rf"(?<!\w)(?P<reg>pc|sp|ps|sar|vpri|r(?:0\d|1[0-5]))(?:=|: )0x(?P<v>{_H8})(?![0-9a-fA-F:])(?:= {{0,10}}-?\d{{1,10}})?", ("pc=0x", "ps=0x", ": 0x"), inside=True),
     Spec("exception", r"(?<!atal )(?<!C\+\+ )(?i:e?x?ception)\s{0,2}\((?P<n>\d{1,3})\)\s*:?", ("ception",)),
     Spec("epc", rf"(?P<reg>(?i:epc[1-7]|e[xp]cvaddr|depc|excsave[1-7])|rtn_add)\s?=\s?(?:0x)?(?P<v>{_H8}){_STOP}", ("depc", "epc", "excsave", "excvaddr", "rtn_add")),
-    Spec("epc-damaged", rf"(?<=[0-9a-fA-F][, ])\s?(?P<reg>[^\s=,]{{2,9}})\s?=\s?0x(?P<v>{_H8}){_STOP}", ("=0x", "= 0x", "=\t0x")),
+    Spec("epc-damaged", rf"(?<=[0-9a-fA-F][, ])\s?(?P<reg>[^\s=,\"':{{}}\[\]]{{2,9}})\s?=\s?0x(?P<v>{_H8}){_STOP}", ("=0x", "= 0x", "=\t0x")),
     Spec("soft-wdt", r"(?:S|s)?oft WDT reset(?: - deliberate infinite loop detected)?", ("oft wdt reset",)),
     Spec("hard-wdt", r"Hardware WDT reset", ("hardware wdt reset",)),
     Spec(
         "panic-at",
         rf"(?<![\w'])Panic (?P<file>{_SOURCE})(?::(?P<line>\d+)(?: (?P<func>[^\n]{{1,300}}?))?)?"
-        r"(?::? Assertion '(?P<expr>[^\n]{1,300}?)' failed\.?)?(?=\s*$|\s*>>>|\s+-{5}|\s+ctx:)", ("panic ",),
+        r"(?::? Assertion '(?P<expr>[^\n]{1,300}?)' failed\.?)?(?=[\s`*]*$|\s*>>>|\s+-{5}|\s+ctx:)", ("panic ",),
     ),
-    Spec("unhandled", r"Unhandled C\+\+ exception:\s*(?P<name>[\w:<>,*& ]{1,120}?)(?=\s*$|\s*>>>|\s+-{5}|\s+ctx:)", ("unhandled c++ exception:",)),
+    Spec("unhandled", r"Unhandled C\+\+ exception:\s*(?P<name>[\w:<>,*& ]{1,120}?)(?=[\s`*]*$|\s*>>>|\s+-{5}|\s+ctx:)", ("unhandled c++ exception:",)),
     Spec("abort-called", r"(?<!\w)Abort called(?!\w)", ("abort called",)),
     Spec("smashing", rf"(?i:stack smashing detected)(?:\.| at (?P<pc>(?:0x)?{_H8}))?", ("stack smashing detected",)),
     Spec("overflow", r"(?i:stack overflow detected)\.?", ("stack overflow detected",)),
@@ -375,6 +375,8 @@ def context(dump: Dump, token: Token) -> str | None:
             return SPLIT
     block = dump.stacks[-1] if dump.stacks else None
     if block is None or block.complete or block.context is not None or block.lines:
+        if block is not None and block.lines and block.context not in (None, name):
+            block.complete = True  # the dump goes on with the next stack: this one was printed to its end
         block = dump.new_stack()
     block.context = name
     return None

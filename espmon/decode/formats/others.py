@@ -20,7 +20,8 @@ def lua_panic(dump: Dump, token: Token) -> str | None:
     dump.framework = "nodemcu-lua"
     text = token["text"].strip()
     dump.message = text[:-1] if text.endswith(")") and text.count(")") > text.count("(") else text
-    dump.strong = token.leads
+    before = token.text[: token.start].rstrip()
+    dump.strong = token.leads or (before[-1:] not in ("'", '"', "`", "\u00ab") and not token.in_code)
     dump.ended = True
     if text.endswith(":") and token.end == len(token.text):
         return None  # Lua's own message goes on in the next line
@@ -161,7 +162,7 @@ def failed_assertion(dump: Dump, token: Token) -> str | None:
 MICROPYTHON = Format(
     name="micropython",
     tokens=(
-        Spec("nlr-jump", r"NLR jump failed(?:, val=(?:0x)?[0-9a-fA-F]{1,16}|(?=\s*$))", ("nlr jump failed",)),
+        Spec("nlr-jump", r"NLR jump failed(?:, val=(?:0x)?[0-9a-fA-F]{1,16}|(?=[\s`'\"*]*$))", ("nlr jump failed",)),
         Spec("mpy-assert", r"Assertion '(?P<expr>[^\n]{1,200}?)' failed, at file (?P<file>[^\s:]{1,200}):(?P<line>\d{1,6})", ("' failed, at file ",)),
     ),
     table={**rules("-", "nlr-jump", nlr_jump, END), **rules("-", "mpy-assert", failed_assertion, END)},

@@ -32,12 +32,24 @@ RESET_INFO_TOKENS = (
 )
 
 
+# The end of a line within the registers of a report.
+_CUT_REGISTERS = re.compile(r"\s{0,3}(?:\([^()]{0,30}|,?\s{0,2}[a-z]{1,8}[1-3]?:? ?(?:0x?[0-9a-fA-F]{0,8})?)?\s*")
+
+
 def _exception(number: int | None) -> ExceptionCause | None:
     return None if number is None else ExceptionCause(number=number, name=causes.XTENSA.get(number))
 
 
 def reset_info(facts: Interpreter, token: Token) -> None:
-    """`Fatal exception:N flag:M (text) epc1:0x… …`: N counts only when M says that there was a crash."""
+    """`Fatal exception:N flag:M (text) epc1:0x… …`, which a terminal may have wrapped."""
+    if token["regs"].count(":") < 5 and _CUT_REGISTERS.fullmatch(token.rest):
+        facts.hold(token, told_reset)
+    else:
+        told_reset(facts, token)
+
+
+def told_reset(facts: Interpreter, token: Token) -> None:
+    """N counts only when M says that there was a crash."""
     if re.match(r"\s{0,4}(?:ctx:|>>>stack>>>)", token.rest):
         # A program that keeps the report keeps the stack with it, and prints or sends both in one.
         token.kind = "reset-stack"
@@ -271,8 +283,12 @@ ESPRUINO = Format(
 
 def esphome_begin(dump: Dump, token: Token) -> str | None:
     """The headline; repeated ones begin another report."""
+    if dump.report is not None and (dump.message or dump.registers):
+        return SPLIT
+    if token.in_code:
+        return DROP
     dump.report = "esphome"
-    dump.strong = True
+    dump.strong = token.leads or token.text[: token.start].rstrip()[-1:] in ("]", ":")
     return None
 
 
@@ -288,7 +304,7 @@ def esphome_reason(dump: Dump, token: Token) -> str | None:
         dump.chip = "esp8266"
     elif name:
         dump.number, dump.name = causes.exception_number(name), name
-    code = {"hardware wdt": 1, "soft wdt": 3, "exception": 2}.get(head.strip().lower()) if m is not None else None
+    code = {"hardware wdt": 1, "soft wdt": 3, "exception": 2}.get(head.strip().lower()) if m is not None or head.strip().endswith("WDT") else None
     if code is not None:
         dump.reset = resets.rst_info(code, head.strip())
     else:
@@ -301,12 +317,26 @@ def esphome_pc(dump: Dump, token: Token) -> str | None:
     if "pc" in dump.registers:
         return SPLIT
     dump.registers["pc"] = int(token["v"], 16)
+    dump.strong = True
+    return None
+
+
+def esphome_register(dump: Dump, token: Token) -> str | None:
+    """`EXCVADDR: 0xH8`."""
+    dump.registers.setdefault(token["reg"].lower(), int(token["v"], 16))
     return None
 
 
 def esphome_bt(dump: Dump, token: Token) -> str | None:
     """`BTn: 0xH8`: found on the stack, newest first."""
     dump.frame(int(token["v"], 16), None)
+    return None
+
+
+def esphome_list(dump: Dump, token: Token) -> str | None:
+    """`Backtrace: 0xH8 0xH8 …`, as it is shown in short."""
+    for value in re.findall(r"0x([0-9a-fA-F]{8})", token["list"]):
+        dump.frame(int(value, 16), None)
     return None
 
 
@@ -320,9 +350,11 @@ ESPHOME = Format(
     name="esphome-crash-report",
     tokens=(
         Spec("esphome-crash", r"\*{0,3}\s{0,2}CRASH DETECTED ON PREVIOUS BOOT\s{0,2}\*{0,3}", ("crash detected on previous boot",)),
-        Spec("esphome-reason", r"(?<!Reset )(?<!Restart )(?<!\w)Reason:\s{1,3}(?P<text>[A-Z][^\n]{2,80}?)(?=\s*$|\s{2,}PC:|\s+\[)", ("reason:",)),
+        Spec("esphome-reason", r"(?<!Reset )(?<!Restart )(?<!\w)Reason:\s{1,3}(?P<text>[A-Z][^\n]{2,80}?)(?=\s*$|\s{2,}PC:|\s+Crashed core:|\s+\[)", ("reason:",)),
         Spec("esphome-core", r"Crashed core:\s{1,3}(?P<n>\d)", ("crashed core:",)),
         Spec("esphome-bt", rf"(?<!\w)BT\d{{1,2}}:\s{{1,3}}0x(?P<v>{_H8})", ("bt",)),
+        Spec("esphome-reg", rf"(?<!\w)(?P<reg>EXCVADDR|LR|SP):\s{{1,3}}0x(?P<v>{_H8})(?!\s{{1,12}}[A-Z])", ("excvaddr:", "lr:", "sp:"), inside=True),
+        Spec("esphome-list", r"(?<!\w)Backtrace:(?P<list>(?: {1,2}0x4[0-9a-fA-F]{7}){1,32})(?![:\w])", ("backtrace:",), inside=True),
         Spec("short-pc", rf"(?<!\w)PC:\s{{1,3}}0x(?P<v>{_H8})(?!\s{{1,12}}PS)", ("pc:",)),
     ),
     table={
@@ -331,6 +363,8 @@ ESPHOME = Format(
         **rules("told", "esphome-core", esphome_core, "told"),
         **rules("told", "short-pc", esphome_pc, "told"),
         **rules("told", "esphome-bt", esphome_bt, "told"),
+        **rules("told", "esphome-reg", esphome_register, "told"),
+        **rules("told", "esphome-list", esphome_list, "told"),
     },
     patience=20,
 )
@@ -349,6 +383,14 @@ def tasmota_text(facts: Interpreter, token: Token) -> None:
 
 def tasmota_crash(facts: Interpreter, token: Token) -> None:
     """`{"Exception":N,"Reason":"…","EPC":[…] or "…","EXCVADDR":"…","DEPC":"…","CallChain":[…]}`; hex without 0x."""
+    if token.end == len(token.text.rstrip()) and not token.text.rstrip().endswith("}"):
+        facts.hold(token, tasmota_saved)  # a terminal may have wrapped it
+    else:
+        tasmota_saved(facts, token)
+
+
+def tasmota_saved(facts: Interpreter, token: Token) -> None:
+    """What there is of it."""
     body = token["body"]
     number = token.number("n")
     registers: dict[str, Address] = {}
