@@ -26,13 +26,18 @@ XTENSA: Mapping[int, str] = {
 # REASON of a Guru Meditation -> number. Pseudo causes (watchdogs, cache, debug) have none.
 XTENSA_REASONS: Mapping[str, int] = {
     **{name.lower(): n for n, name in XTENSA.items()},
-    "instrfetchprohibited": 20, "instrfetcherror": 2, "instrpdaddrerror": 14, "instrpiddataerror": 12,
+    # what esp-hal calls them
+    "illegal": 0, "instrerror": 2, "leveloneinterrupt": 4, "dividebyzero": 6, "nextpcvalueillegal": 7,
+    "privilegedinstruction": 8, "unalignedloadstore": 9, "instrprohibited": 20, **{f"cp{n}disabled": 32 + n for n in range(8)},
+    "instrfetchprohibited": 20, "instrfetcherror": 2, "instrpdaddrerror": 12, "instrpiddataerror": 12,
+    **{f"cp{n}dis": 32 + n for n in range(8)},
     "loadstorepifdataerror": 13, "loadstorepifaddrerror": 15, "insttlbmultihit": 17, "instrfetchprivilege": 18,
 }  # fmt: skip
 RISCV: Mapping[int, str] = {
     0: "Instruction address misaligned", 1: "Instruction access fault", 2: "Illegal instruction", 3: "Breakpoint",
     4: "Load address misaligned", 5: "Load access fault", 6: "Store address misaligned", 7: "Store access fault",
-    8: "Environment call from U-mode", 11: "Environment call from M-mode",
+    8: "Environment call from U-mode", 9: "Environment call from S-mode", 11: "Environment call from M-mode",
+    12: "Instruction page fault", 13: "Load page fault", 15: "Store page fault",
 }  # fmt: skip
 RISCV_REASONS: Mapping[str, int] = {name.lower(): n for n, name in RISCV.items()}
 
@@ -316,7 +321,7 @@ def explain(crash: Crash) -> tuple[str, tuple[str, ...]]:
 FLASH_SUPPLY = ("Check 3.3 V under load (2 A supply, 470 uF at the module).",)
 FLASH: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
-        r"invalid header: ?0xffffffff",
+        r"invalid header: ?0xffffff(?:ff)?$",
         "Nothing is in flash where the ROM looks for the boot loader: the flash is erased, or the image was written elsewhere.",
         (
             "Flash boot loader, partition table and application at the chip's offsets (boot loader: ESP32/S2 0x1000, P4/C5 0x2000, others 0x0).",
@@ -324,7 +329,7 @@ FLASH: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ),
     ),
     (
-        r"invalid header: ?0x00000000",
+        r"invalid header: ?0x000000(?:00)?$",
         "The flash returned only zeros: no data comes from it.",
         ("Check the flash's supply and pins (GPIO6 to 11 must be free; GPIO12 low at reset on the ESP32).", *FLASH_SUPPLY),
     ),

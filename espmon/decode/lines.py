@@ -16,6 +16,8 @@ _MARKS = re.compile(r"<CR>|<LF>|␍|␊|\\r(?=\\n|$)|(?<=\\n)\\r")
 _NOISE = re.compile("[\x00-\x08\x0e-\x1f\x7f\ufffd\u2bd1\u2bf8\ufeff\u200b]+")
 # An 80-column terminal pasted: a word torn apart by a run of some 80 spaces.
 _TORN = re.compile(r"(?<=[0-9A-Za-z]) {20,}(?=[0-9A-Za-z])")
+# Bytes that a terminal could not show, in the middle of a word.
+_UNREADABLE = re.compile(r"(?<=[0-9A-Za-z_])\?{2,4}(?=[0-9A-Za-z_])")
 _PUNCTUATION = str.maketrans({
     "\u2018": "'", "\u2019": "'", "\u00b4": "'", "\u201b": "'", "\u201c": '"', "\u201d": '"', "\u201e": '"',
     "\u00a0": " ", "\u2013": "-", "\u2026": "...", "\t": " ",
@@ -42,6 +44,8 @@ def clean(raw: bytes) -> str:
         if "%3A+" in text or "%3a+" in text:
             text = text.replace("+", " ")
         text = _PERCENT.sub(lambda m: chr(int(m[1], 16)), text).replace("\r\n", "\r").replace("\n", "\r")
+    if "??" in text:
+        text = _UNREADABLE.sub("", text)
     if "&" in text:
         text = _ENTITY.sub(lambda m: _ENTITIES[m[0]], text)
     if "                    " in text:
@@ -66,6 +70,7 @@ _PREFIX = re.compile(
     r"|\[\s*\d{1,9}(?:\.\d+)?\]\s?(?:\[[A-Za-z0-9_]{1,12}\]\s?)?(?:\[[^\]\n]{1,60}\]\s?)?"  # [ms] [DEBUG]
     r"|\[(?:DEBUG|INFO|WARN|WARNING|ERROR|MAIN)\]\s?"
     r"|\d{3,6}>\s"  # esp-link
+    r"|[收发][←→][◆◇]"  # SSCOM
     r"|E BOD: "  # ESP-IDF's brownout interrupt logs without a time
     r"|[EWIDV] \(\d{1,10}\) (?!app_init|app_start|cpu_start|boot:)[\w.\-]{1,40}: "  # ESP-IDF log, tag
     r")"
@@ -96,4 +101,4 @@ QUIET = re.compile(
     r"|(?:--- )?0x[0-9a-f]{8}: [\w:~<>,*&() .$-]{1,200} at [\w/.:+-]{1,200}(?: \(discriminator \d+\))?"
 )
 # The beginning of something that may have been torn by a newline; each is a trigger as well.
-TORN = re.compile(r"J(?:an|un|ul) |rst:0x|boot mode|Gu|'ed ?\(|xception")
+TORN = re.compile(r"-ROM:esp|J(?:an|un|ul) |rst:0x|boot mode|Gu|'ed ?\(|xception")

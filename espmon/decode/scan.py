@@ -33,6 +33,12 @@ class Spec:
 # As far as a token looks around itself: lines can be long, and full of tokens.
 _NEAR = 400
 _PUNCTUATION = " \t`*_'\"|.>-:#~"
+_COMMENT = re.compile(r"\s*//\s?\w[^\n]*")
+_QUOTED = re.compile(r"\s*\"[^\"\n]*")
+# Before a text that source code holds between quotes: a call, a comparison, a constant.
+_IN_SOURCE = re.compile(
+    r"(?:\w\s?\(\s?|\w\s?\([^()\"'\n]{0,60},\s?|[!=]=\s?|\b[A-Z][A-Z_]{3,40}\s?=\s?)(?:[bfrLuBFRU]|u8)?[\"'`][^\"'`\n]{0,80}$"
+)
 
 
 class Token:
@@ -62,7 +68,15 @@ class Token:
         if self.start > _NEAR:
             return False
         before = self.text[: self.start].lstrip(_PUNCTUATION)
-        return len(before) <= 3 and " " not in before
+        return len(before) <= 3 and " " not in before and before != "//"
+
+    @property
+    def in_source(self) -> bool:
+        """True when it stands in a string of source code: `print("…`, `== b'…`, `LOGE(TAG, "…`; or in a comment behind words."""
+        text, start = self.text, self.start
+        if start <= _NEAR and (_COMMENT.match(text, 0, start) or (_QUOTED.match(text, 0, start) and text.endswith('";'))):
+            return True
+        return _IN_SOURCE.search(text[max(0, start - 160) : start]) is not None
 
     @property
     def rest(self) -> str:
@@ -110,18 +124,18 @@ class Lexer:
             (key, [(hint, tuple(by_hint[hint])) for hint in hints]) for key, hints in _by_common_part(by_hint).items()
         ]
 
-    def scan(self, text: str, line: int) -> list[Token]:
-        """The tokens of `text`, left to right, not overlapping."""
+    def scan(self, text: str, line: int, *, without: frozenset[str] = frozenset()) -> list[Token]:
+        """The tokens of `text`, left to right, not overlapping; none of a kind in `without`."""
         for kind, whole in self._rows:
             m = whole(text)
-            if m is not None:
+            if m is not None and kind not in without:
                 return [Token(kind, m.groupdict(), text, 0, len(text), line)]
         low = text.lower()
         hit = [found for key, hints in self._hints if key in low for hint, found in hints if hint in low]
         search = self._search
         ahead = []
         for i in self._always.union(*hit) if hit else self._always:
-            m = search[i](text)
+            m = search[i](text) if not without or self._kinds[i] not in without else None
             if m is not None:
                 ahead.append((m.start(), i, m))
         tokens: list[Token] = []

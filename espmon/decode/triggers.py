@@ -19,7 +19,7 @@ _PATTERN = re.compile(
     |k(?:>>>|<<<|\ stack\ \[|&gt;|\ smash|\ overflow|\ memory|\ watchdog|trace)
     |b(?:oot(?::\ ?\**0x|\ mode|:\ ESP-IDF|\ verif|reason|able|\ reason|\ failed|\ signature|:\*)|ort(?:\(\)|\ called))
     |valid\ (?:head|ima|and)
-    |w(?:aiting\ for|nout\ )
+    |w(?:ait(?:ing\ for|\ u(?:art|sb)|\ spi)|nout\ )
     |_(?:core_dump|exception:|main\.c|cal\[|sync\ f|open\ f|upload_m)
     |'(?:ed\ ?\(|t\ fi(?:nd|t\ in))
     |J(?:an\ |un\ |ul\ )
@@ -31,12 +31,12 @@ _PATTERN = re.compile(
     |R(?:OM:|estartReason|\ not\ in\ IRAM|eset\ [RrCc]|ebooting|eason\ of|EPL)
     |F(?:atalE|ailed\ (?:to\ |uploading)|ileNot|alling\ back)
     |A(?:\ fatal|T\ version|T\+GMR)
-    |E(?:rrno|rror\ (?:while|[12]))|!!\ A\ panic|Crash\ at\ \d
+    |E(?:rrno|rror\ (?:while|[12]))|!!\ A\ panic|=\ (?:THREADS?\ |CURRENT\ THREAD|ALL\ MEMORY)|Crash\ at\ \d
     |N(?:LR\ jump|o\ signature)|Latest\ crash|K(?:\ version|\ failed|\\?")|Trap\ \d|MEPC|XC(?:VADDR|CAUSE)|\+CIPUP
     """,
     re.VERBOSE,
 )
-_WORDS: Final = (b"assert", b"terminate called", b"register dump")
+_WORDS: Final = (b"ssert", b"mcause: ", b"in safe mode because", b"terminate called", b"register dump")
 
 _search = _PATTERN.search
 

@@ -21,13 +21,17 @@ TOKENS = (
         rf"(?<!\w)(?i:assert failed):\s{{0,3}}(?P<func>[^\n]{{1,120}}?)\s{{1,3}}(?P<file>{_SOURCE}):(?P<line>\d{{1,6}})(?:\s{{0,3}}\((?P<expr>[^\n]{{1,300}}?)\)?{_STOP})?", ("assert failed:",),
     ),
     Spec(
+        "assert-failed",  # the boot loader's
+        rf"(?<!\w)Assert failed in (?P<func>[^\n,]{{1,120}}), (?P<file>{_SOURCE}):(?P<line>\d{{1,6}}) \((?P<expr>[^\n]{{1,300}}?)\){_STOP}", ("assert failed in ",),
+    ),
+    Spec(
         "assertion",
         r'\w?ssertion "(?P<expr>[^\n]{1,300}?)" failed: file "(?P<file>[^"\n]{1,250})", line (?P<line>\d{1,6})'
         rf"(?:, function: (?P<func>[^\n]{{1,200}}?){_STOP})?", ('" failed: file "',),
     ),
     Spec("assertion", rf"(?P<file>{_SOURCE}):(?P<line>\d{{1,6}}) \((?P<func>[\w:~ ]{{1,120}})\)\s?-? ?(?P<expr>)assert failed!", ("assert failed!",)),
     Spec("assertion-text", rf"(?P<text>(?<!\w)[A-Z][\w ]{{0,60}}assertion failed[^\n]{{0,160}}?){_STOP}", ("assertion failed",)),
-    Spec("corrupt-heap", rf"\w{{0,7}} ?HEAP: ?(?P<text>(?:Bad head|Bad tail|Invalid data|multi_heap|\S+\.c)[^\n]{{3,160}}?){_STOP}", ("heap:",)),
+    Spec("corrupt-heap", rf"\w{{0,7}} ?HEAP: ?(?P<text>(?:Bad head|Bad tail|Invalid data|Size at|multi_heap|\S+\.c)[^\n]{{3,160}}?){_STOP}", ("heap:",)),
     Spec("task-overflow", r"(?:\W{0,3}\w{0,5}\W{0,3}A )?(?i:stack overflow) in task\s{1,3}(?P<task>\S[^\n]{0,31}?)\s{1,3}has been detected", ("stack overflow in task",)),
     Spec("smashing-32", r"(?i:stack smashing protect failure!?)", ("stack smashing protect failure",)),
     Spec("terminate", r"terminate called(?: after throwing an instance of '(?P<what>[^'\n]{1,160})'| without an active exception| recursively)?", ("terminate called",)),
@@ -49,6 +53,8 @@ def _opens(dump: Dump) -> bool:
 
 
 def _text(dump: Dump, token: Token, kind: str) -> str | None:
+    if token.in_source:
+        return DROP
     if not _opens(dump):
         return SPLIT
     dump.framework = dump.framework or "esp-idf"
@@ -59,6 +65,8 @@ def _text(dump: Dump, token: Token, kind: str) -> str | None:
 
 def abort_at(dump: Dump, token: Token) -> str | None:
     """`abort() was called at PC 0x… on core N`."""
+    if token.in_source:
+        return DROP
     if not _opens(dump):
         return SPLIT
     dump.marks.update({"abort", "abort-pc"})

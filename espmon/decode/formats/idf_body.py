@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from espmon.decode.dump import Dump
-from espmon.decode.formats.shape import DROP, END, Format, Rule, rules
+from espmon.decode.formats.shape import DROP, END, SPLIT, Format, Rule, rules
 from espmon.decode.scan import Spec, Token
 
 _H8 = "[0-9a-fA-F]{8}"
@@ -17,7 +17,7 @@ _NAMES = (
 )
 # Names may stand right behind the value before them when newlines were lost.
 _STOP = rf"(?:(?![0-9a-fA-F])|(?=(?:{_NAMES})\s{{0,10}}:)|(?=Core |Backtrace|ELF |Stack |Rebooting|EXC|0x{_H8}: ))"
-REGISTER = rf"(?:(?<![\w/])|(?<=0x{_H8}))(?P<reg>{_NAMES})\s{{0,10}}:\s{{0,4}}(?:0x)?(?P<v>{_H8}){_STOP}"
+REGISTER = rf"(?:(?<![\w/])|(?<=0x{_H8})|(?<=\.[chS]:\d{{3}})|(?<=\.[chS]:\d{{4}})|(?<=pp:\d{{3}}))(?P<reg>{_NAMES})\s{{0,10}}:\s{{0,4}}(?:0x)?(?P<v>{_H8}){_STOP}"
 
 TOKENS = (
     Spec("register-dump", r"(?:(?<![a-z])(?i:core)\s{1,4}(?P<core>\d)\s+)?(?i:register dump)\s?:", ("register dump",)),
@@ -33,6 +33,7 @@ TOKENS = (
     Spec("pair", rf"0x(?P<pc>{_H8})\s?:\s?0x(?P<sp>{_H8})", (":0x", ": 0x", ":\t0x")),
     Spec("corrupted", r"\|?<-\s?(?:CORRUPTED|CONTINUES)", ("ntinues", "rrupted")),
     Spec("elf-sha", r"ELF file SHA256:\s{0,4}(?P<sha>[0-9a-f]{7,64}|[0-9A-F]{7,64})", ("elf file sha256:",)),
+    Spec("panic-twice", r"Panic handler entered multiple times\.(?: Abort panic handling\.)?(?: Rebooting ?\.\.\.)?", ("panic handler entered multiple times.",)),
     Spec("panic-end", r"Rebooting ?\.\.\.|CPU halted\.|Entering gdb stub now|Re-entered core dump", ("cpu halted.", "entering gdb stub now", "re-entered core dump", "rebooting")),
 )
 _REGISTERS = re.compile(REGISTER)
@@ -45,6 +46,8 @@ _STRONG_REGISTERS = 8
 def begin_registers(dump: Dump, token: Token) -> str | None:
     """`Core  N register dump:`; a second one is the other core's (interrupt watchdog)."""
     core = token.number("core")
+    if dump.core is not None and core == dump.core and "dump" in dump.marks and (any(dump.backtraces) or dump.stacks):
+        return SPLIT  # the same core again: the header of the next crash is lost
     if set(dump.registers) - {"pc"} or (dump.registers and "abort-pc" not in dump.marks):
         dump.into_other = True
         dump.other_core = core
@@ -106,7 +109,7 @@ def lone_backtrace(dump: Dump, token: Token) -> str | None:
 
 
 def _plausible(pc: int, sp: int) -> bool:
-    return 0x40000000 <= (pc & 0x3FFFFFFF | 0x40000000) < 0x50000000 and (0x3F000000 <= sp < 0x41000000 or 0x4F000000 <= sp < 0x50000000)
+    return 0x40000000 <= (pc & 0x3FFFFFFF | 0x40000000) < 0x50000000 and (0x3C000000 <= sp < 0x41000000 or 0x48000000 <= sp < 0x50000000)
 
 
 def pair(dump: Dump, token: Token) -> str | None:
@@ -195,6 +198,19 @@ def panic_end(dump: Dump, token: Token) -> str | None:
     return END
 
 
+def panic_twice(dump: Dump, token: Token) -> str | None:
+    """`Panic handler entered multiple times. …`: the panic handler crashed as well; what it had said may be lost."""
+    if dump.kind is None:
+        if token.in_source or "Abort" not in token.text:
+            return DROP
+        dump.kind = "panic"
+        dump.framework = "esp-idf"
+        dump.strong = True
+    dump.say("Panic handler entered multiple times")
+    dump.ended = True
+    return END
+
+
 STATES = "head regs bt stack tail"
 BODY: dict[tuple[str, str], Rule] = {
     **rules(STATES, "register-dump", begin_registers, "regs"),
@@ -212,6 +228,7 @@ BODY: dict[tuple[str, str], Rule] = {
     **rules("stack", "wide-row", wide_row, "stack"),
     **rules(STATES, "elf-sha", elf_sha, "tail"),
     **rules(STATES, "panic-end", panic_end, "tail"),
+    **rules(STATES, "panic-twice", panic_twice, "tail"),
 }
 
 
@@ -231,6 +248,7 @@ _FRAGMENT = {
     **rules("-", "backtrace", lone_backtrace, "bt"),
     **rules("-", "stack-memory", stack_memory, "stack"),
     **rules("-", "task-stack", task_stack, "stack"),
+    **rules("-", "panic-twice", panic_twice, "tail"),
 }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from espmon.decode import causes
 from espmon.decode.dump import Dump
 from espmon.decode.formats.idf_body import BODY, JOINS, STATES, complete
-from espmon.decode.formats.shape import SPLIT, Format, rules
+from espmon.decode.formats.shape import DROP, SPLIT, Format, rules
 from espmon.decode.scan import Spec, Token
 
 if TYPE_CHECKING:
@@ -32,6 +32,12 @@ TOKENS = (
     Spec("debug-reason", r"Debug exception reason:\s*(?P<reason>[^\n(]{3,80}?(?:\([^()\n]{1,40}\))?)(?=\s*$|\s+Core|\s+Register)", ("debug exception reason:",)),
     Spec("detected-task", r'Detected in task "(?P<task>[^"\n]{1,40})"', ('detected in task "',)),
     Spec("stack-bounds", r"Stack pointer: 0x[0-9a-fA-F]{8}|Stack bounds: 0x[0-9a-fA-F]{8}|PMP(?:CFG|ADDR) ?\d{1,2}: [0-9a-fA-F]{8}", ("stack ", "pmpcfg", "pmpaddr")),
+    Spec(
+        "panic-detail",
+        r"^\s{0,4}(?P<text>(?:Cached memory region accessed while|MMU entry fault|[DI]cache |[DI]bus |Preload configurations fault|Sync configurations fault|Cache access error|Cache error active"
+        r"|(?:Write|Read|Instruction fetch) operation at address|memory type:|faulting address:|operation type:)[^\n]{0,120})",
+        ("cache", "bus ", "mmu entry fault", "configurations fault", " operation at address", "memory type:", "faulting address:", "operation type:"), inside=True,
+    ),
     Spec("guru-garbled", r"^\W{0,12}(?![^\n]{0,80}anic'ed)G\w{0,3}\s?M?\w{3,10} E\w{0,4}:[^\n]{8,80}", (" e",)),
     Spec("panic-prelude", r"A fatal error occurred\. The crash dump printed below may be used to help", ("a fatal error occurred. the crash dump printed below may be used to help",)),
 )
@@ -42,6 +48,8 @@ _REASONS = (
     "Interrupt wdt timeout on CPU0", "Interrupt wdt timeout on CPU1",
     "Cache disabled but cached memory region accessed", "Illegal instruction", "Load access fault", "Store access fault",
 )  # fmt: skip
+# Documents and sources write a name where the reason stands.
+_PLACEHOLDER = re.compile(r"[|%<>{}$\"]")
 _WHOLE = "Guru Meditation Error: Core  0 panic'ed ("
 
 
@@ -65,6 +73,8 @@ def guru(dump: Dump, token: Token) -> str | None:
     if "guru" in dump.marks or dump.has_body:
         return SPLIT
     reason = " ".join(token["reason"].split()).rstrip(". ")
+    if token.in_source or _PLACEHOLDER.search(reason):
+        return DROP
     kind = _kind(reason)
     dump.marks.add("guru")
     dump.framework = dump.framework or "esp-idf"
@@ -96,8 +106,8 @@ def garbled(dump: Dump, token: Token) -> str | None:
     """A header in shreds: taken when it is still close enough to the real one; its registers are not trusted."""
     text = token.text[token.start : token.end].strip()
     head, _, tail = text.partition("(")
-    if difflib.SequenceMatcher(None, head, _WHOLE, autojunk=False).ratio() < 0.6 or dump.kind is not None:
-        return "DROP"
+    if difflib.SequenceMatcher(None, head, _WHOLE, autojunk=False).ratio() < 0.6 or dump.kind is not None or _PLACEHOLDER.search(text):
+        return DROP
     dump.kind = "panic"
     dump.framework = "esp-idf"
     best = max(_REASONS, key=lambda r: difflib.SequenceMatcher(None, tail, r, autojunk=False).ratio())
@@ -127,6 +137,12 @@ def detected_task(dump: Dump, token: Token) -> str | None:
     return None
 
 
+def detail(dump: Dump, token: Token) -> str | None:
+    """The line that says more about a cache or memory protection error."""
+    dump.say(token["text"])
+    return None
+
+
 FORMAT = Format(
     name="idf-panic",
     tokens=TOKENS,
@@ -137,6 +153,7 @@ FORMAT = Format(
         **rules("head regs", "debug-reason", debug_reason, "head"),
         **rules("head regs", "detected-task", detected_task, "head"),
         **rules("head regs", "stack-bounds", None, "head"),
+        **rules("head", "panic-detail", detail, "head"),
         **rules("garbled", "backtrace panic-end elf-sha", None, "garbled"),
     },
     patience=10,

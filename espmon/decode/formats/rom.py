@@ -28,7 +28,7 @@ TOKENS = (
     Spec("boot-8266", r"(?<!\w)\S{0,3}oot mode ?: ?\((?P<x>\d{1,2}) ?, ?(?P<y>\d{1,2})\)(?P<cause>)(?P<date>)", ("oot mode",)),
     Spec(
         "boot-32",
-        r"(?<![A-Za-z])(?:rst|rs|rt|st|t) ?: ?(?P<code>[0-9a-zA-Z?]{1,5}) {0,2}\(? ?(?P<name>[A-Z][A-Z0-9_?]{2,40})\w?\W{0,6}\w{1,5} ?: ?(?P<raw>0x[0-9a-fA-F]{1,4})\**(?: {0,2}\((?P<mode>[A-Za-z0-9_?/]{2,60}(?:\([A-Za-z0-9_/?.]{0,60}\)?)?)\)?|(?![0-9a-fA-F]|\s*$))", (":0x", ": 0x"),
+        r"(?<![A-Za-z])(?:rst|rs|rt|st|t) ?: ?(?P<code>[0-9a-zA-Z?]{1,5}) {0,2}\(? ?(?P<name>[A-Z][A-Z0-9_?]{2,40}|N/A)\w?\W{0,6}\w{1,5} ?: ?(?P<raw>0x[0-9a-fA-F]{1,4})\**(?: {0,2}\((?P<mode>[A-Za-z0-9_?/]{2,60}(?:\([A-Za-z0-9_/?.]{0,60}\)?)?)\)?|(?![0-9a-fA-F]|\s*$))", (":0x", ": 0x"),
     ),
     Spec("boot-32-cut", r"(?<!\w)rst:(?P<code>0x[0-9a-fA-F]{1,2}) \((?P<name>[A-Z][A-Z0-9_]{2,40})\)(?:,b?o?o?t?:?(?P<raw>0x[0-9a-fA-F]{1,3}|0x?)?)?(?=\s*$)", ("rst:",)),
     # newlines added in the middle of the reset line
@@ -40,28 +40,36 @@ TOKENS = (
     Spec("spi-line", r"SPIWP:0x[0-9a-fA-F]{1,2}|(?:SPI )?mode:\w{3,8}, clock div:\d+", (", clock div:", "spiwp:0x")),
     Spec("load-32", r"load:(?P<addr>0x[0-9a-fA-F]{8}),len:(?P<len>(?:0x|-)?[0-9a-fA-F]{1,10})", ("load:",)),
     Spec("brownout", r"(?i:b?r?ownout detector \w{2,4} \w{6,10}|brownout \w{4,9} was \w{6,10}|detector was triggered)", ("ownout ", "detector was triggered")),
-    Spec("waiting-download", r"(?i:waiting for download)", ("waiting for download",)),
+    Spec("waiting-download", r"(?i:waiting for (?:sdio host|download))|wait (?:uart|usb|spi)0?(?:/sdio)? download(?:\(secure mode\))?", ("waiting for download", "waiting for sdio host", "wait u", "wait spi download")),
     Spec("waiting-host", r"(?i:waiting for host)", ("waiting for host",)),
-    Spec("invalid-header", r"(?i:nvalid header) ?: ?(?P<v>[0O]x[0-9a-fA-F]{8})(?![0-9a-fA-F])", ("nvalid header",)),
+    Spec("invalid-header", r"(?i:nvalid header) ?: ?(?P<v>[0O]x[0-9a-fA-F]{6}(?:[0-9a-fA-F]{2})?)(?![0-9a-fA-F])", ("nvalid header",)),
     Spec("flash-read", r"(?i:flash read err),? ?(?P<n>\w{0,6})", ("flash read err",)),
     Spec("csum-err", r"csum err(?: ?: ?0x[0-9a-fA-F]{1,2} ?!= ?0x[0-9a-fA-F]{1,2})?", ("csum err",)),
     Spec("ets-main", r"(?<![\w\"/])ets_main\.c(?: {1,2}(?P<n>\d{1,4}))?", ("ets_main.c",)),
     Spec("ets-assert", r'assertion "[^"\n]{1,120}" failed: file "ets_main\.c", line \d+(?:, function: \w+)?', ('" failed: file "ets_main.c", line ',)),
-    Spec("secure-boot", r"(?i:secure boot) (?:verification failed|check failed)|No signature block magic byte found|(?i:secure boot signature verification failed)|Signature verification failed|(?i:sig block 0 invalid)", ("no signature block magic byte found", "secure boot ", "sig block 0 invalid", "signature verification failed")),
-    Spec("sha-mismatch", r"SHA-256 comparison failed", ("sha-256 comparison failed",)),
+    Spec("secure-boot", r"(?i:secure boot) (?:verification failed|check fail(?:ed)?)|No signature block magic byte found|(?i:secure boot signature verification failed)|Sig block \d (?:invalid|signed with untrusted key|signature verification failed)|Signature verification failed|Signature Check Failed|Invalid mode for secure boot download", ("no signature block magic byte found", "secure boot ", "sig block ", "signature verification failed", "signature check failed")),
+    Spec("sha-mismatch", r"SHA-256 (?:simple hash )?comparison failed", ("sha-256 ",)),
     Spec("basic", r"Falling back to built-in command interpreter", ("falling back to built-in command interpreter",)),
     Spec("rf-cal", r"rf_cal\[\d\] ?!= ?0x[0-9a-fA-F]{1,2},? ?is ?0x[0-9a-fA-F]{1,2}|rf_cal_sec\b[^\n]{0,20}(?:err|fail)[^\n]{0,40}", ("rf_cal",)),
     Spec(
         "loader-error",
         r"No bootable app partitions[^\n]{0,60}|(?:Factory|Test|OTA) app partition[^\n]{0,20} is not bootable|Failed to (?:verify|load) partition table"
         r"|partition \d+ invalid magic number 0x[0-9a-fA-F]+|[Ii]mage at 0x[0-9a-fA-F]+ has invalid magic byte[^\n]{0,60}|invalid segment length 0x[0-9a-fA-F]+"
-        r"|no good rom available|backup boot failed|Invalid image block, can't boot|ota data partition invalid and no factory|Image length \d+ doesn't fit in partition length|failed to load bootloader header|Rom \d is bad|(?:This chip is|image requires chip rev|Image requires efuse)[^\n]{0,90}revision?[^\n]{0,80}", (" has invalid magic byte", " invalid magic number 0x", " is bad", " is not bootable", "backup boot failed", "invalid image block", "ota data partition invalid", "fit in partition length", "failed to load bootloader header", " partition table", "invalid segment length 0x", "no bootable app partitions", "no good rom available", "revisio"),
+        r"|no good rom available|backup boot failed|Invalid image block, can't (?:boot|verify)|Checksum failure\. Calculated 0x[0-9a-fA-F]{2} stored 0x[0-9a-fA-F]{2}|(?<!\w)Checksum failed\. Calculated 0x[0-9a-fA-F]{1,2} read 0x[0-9a-fA-F]{1,2}|Loading RECOVERY Bootloader|ota data partition invalid and no factory|Image length \d+ doesn't fit in partition length|failed to load bootloader header|Rom \d is bad|(?:This chip is|image requires chip rev|Image requires efuse)[^\n]{0,90}revision?[^\n]{0,80}", (" has invalid magic byte", " invalid magic number 0x", " is bad", " is not bootable", "backup boot failed", "invalid image block", "ota data partition invalid", "fit in partition length", "checksum fail", "loading recovery bootloader", "failed to load bootloader header", " partition table", "invalid segment length 0x", "no bootable app partitions", "no good rom available", "revisio"),
     ),
 )
 
 
 _SAID = re.compile(r"[a-z]{2,} [a-z]{2,} [^a-z]{0,3}$|(?:^|[.!?] )(?:[Tt]he|[Aa]|[Tt]his|[Mm]y)[^A-Za-z]{0,3}$")
 _GOES_ON = re.compile(r"[^A-Za-z]{1,4}(?!load|wdt|tail|chksum|csum|ets)[a-z]{2,} [a-z]{2,}")
+
+
+_MARKED = re.compile(r"[`'\"*]{1,3},? [a-z]{2,} [a-z]{1,}")
+
+
+def _quoted(token: Token) -> bool:
+    """True in a sentence that quotes what a board prints."""
+    return _SAID.search(token.text[max(0, token.start - 60) : token.start]) is not None and _GOES_ON.match(token.rest) is not None
 
 
 def boot_8266(facts: Interpreter, token: Token) -> None:
@@ -75,8 +83,8 @@ def boot_8266(facts: Interpreter, token: Token) -> None:
         return
     if not cause and not token.leads and not re.search(r"ets|Jan|201|rst|aus", token.text[max(0, token.start - 40) : token.start]):
         return  # a sentence about boot modes
-    if not token.groups.get("date") and _SAID.search(token.text[max(0, token.start - 60) : token.start]) and _GOES_ON.match(token.rest):
-        return  # a sentence that quotes a banner
+    if not token.groups.get("date") and _quoted(token):
+        return
     mode = resets.boot_mode_8266(x, y)
     reset = resets.rom_8266(int(cause)) if cause else None
     date = token.groups.get("date") or None
@@ -95,8 +103,10 @@ def rom_line(facts: Interpreter, token: Token) -> None:
 
 def boot_32(facts: Interpreter, token: Token) -> None:
     """`rst:0xN (NAME),boot:0xN (MODE)`; a damaged number is read from the name."""
+    if token.in_source or _quoted(token):
+        return
     name = token["name"].strip("?")
-    chip = facts.rom_chip
+    chip = None if facts.rom_chip == "esp8266" else facts.rom_chip
     raw = token.groups.get("raw")
     known = resets.known_name(name)
     printed = re.fullmatch(r"0?x?([0-9a-fA-F]{1,2})", token["code"])
@@ -153,15 +163,17 @@ def brownout(facts: Interpreter, token: Token) -> None:
 
 
 def waiting_download(facts: Interpreter, token: Token) -> None:
-    """`waiting for download`: the ROM says so on a line of its own."""
+    """`waiting for download` and its kin: the ROM says so on a line of its own."""
     if not (token.leads and token.ends) and not facts.on_banner_line:
         return
     meaning, remedies = causes.DOWNLOAD
     facts.failure("download-mode", token)
-    facts.once("download", DownloadMode, token, message="waiting for download", meaning=meaning, remedies=remedies)
+    facts.once("download", DownloadMode, token, message=token.text[token.start : token.end], meaning=meaning, remedies=remedies)
 
 
 def _flash(facts: Interpreter, token: Token, message: str | None = None) -> None:
+    if token.in_source:
+        return
     message = " ".join((message or token.text[token.start : token.end]).split())
     meaning, remedies = causes.flash_error(message)
     facts.failure("flash-error: " + message, token)
@@ -175,6 +187,8 @@ def flash_error(facts: Interpreter, token: Token) -> None:
 
 def invalid_header(facts: Interpreter, token: Token) -> None:
     """`invalid header: 0x…`, repeated until a watchdog ends it."""
+    if _MARKED.match(token.rest):
+        return  # a sentence about it
     _flash(facts, token, f"invalid header: 0x{token['v'][2:].lower()}")
 
 
