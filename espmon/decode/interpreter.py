@@ -146,7 +146,7 @@ class Interpreter:
     # --- lines -----------------------------------------------------------------------------------------------------
 
     def _part(self, text: str) -> None:
-        text = peel(text)
+        text = peel(text, continued=bool(self._carry))
         blank = not text.strip()
         tokens: list[Token] = []
         quiet = not blank and not self._carry and QUIET.fullmatch(text) is not None

@@ -86,7 +86,7 @@ class Token:
     @property
     def ends(self) -> bool:
         """True when nothing but punctuation follows on its line."""
-        return not self.rest.strip(" \t`*_'\".:-)")
+        return not self.rest.strip(" \t`*_'\".:-),;]")
 
 
 def _by_common_part(hints: Iterable[str]) -> dict[str, list[str]]:

@@ -32,11 +32,12 @@ _PATTERN = re.compile(
     |F(?:atalE|ailed\ (?:to\ |uploading)|ileNot|alling\ back)
     |A(?:\ fatal|T\ version|T\+GMR)
     |E(?:rrno|rror\ (?:while|[12]))|!!\ A\ panic|=\ (?:THREADS?\ |CURRENT\ THREAD|ALL\ MEMORY)|Crash\ at\ \d
+    |You\ are\ in\ safe|&nbsp;|\xc2\xa0
     |N(?:LR\ jump|o\ signature)|Latest\ crash|K(?:\ version|\ failed|\\?")|Trap\ \d|MEPC|XC(?:VADDR|CAUSE)|\+CIPUP
     """,
     re.VERBOSE,
 )
-_WORDS: Final = (b"ssert", b"mcause: ", b"in safe mode because", b"terminate called", b"register dump")
+_WORDS: Final = (b"ssert", b"mcause: ", b"terminate called", b"register dump")
 
 _search = _PATTERN.search
 
