@@ -43,7 +43,7 @@ _CARRY = 160
 _CORE_DUMP_FOREIGN = 4
 
 _ENDED = "ended"
-_BANNERS = frozenset({"rom-32", "rom-date", "boot-32", "boot-32-cut", "boot-32-tail", "boot-8266"})
+_BANNERS = frozenset({"rom-32", "rom-date", "boot-32", "boot-32-rough", "boot-32-cut", "boot-32-tail", "boot-8266"})
 
 _LEXER = Lexer(spec for fmt in FORMATS for spec in fmt.tokens)
 _STARTERS: dict[str, list[tuple[Format, Rule]]] = {}

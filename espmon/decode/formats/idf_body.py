@@ -16,7 +16,7 @@ _NAMES = (
     r"UEPC|USTATUS|UTVEC|UCAUSE|UTVAL"
 )
 # Names may stand right behind the value before them when newlines were lost.
-_STOP = rf"(?:(?![0-9a-fA-F])|(?=(?:{_NAMES})\s{{0,10}}:)|(?=Core |Backtrace|ELF |Stack |Rebooting|EXC|0x{_H8}: ))"
+_STOP = rf"(?:(?![0-9a-fA-F])|(?=(?:{_NAMES})\s{{0,10}}:)|(?=Core |Backtrace|ELF |Stack |Rebooting|EXC|0x{_H8}: |\d\d:\d\d:\d\d))"
 REGISTER = rf"(?:(?<![\w/])|(?<=0x{_H8})|(?<=\.[chS]:\d{{3}})|(?<=\.[chS]:\d{{4}})|(?<=pp:\d{{3}}))(?P<reg>{_NAMES})\s{{0,16}}:\s{{0,4}}(?:0x)?(?P<v>{_H8}){_STOP}"
 
 TOKENS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,12 @@ TOKENS = (
     Spec(
         "boot-32",
         r"(?<![A-Za-z])(?:rst|rs|rt|st|t) ?: ?(?P<code>[0-9a-zA-Z?]{1,5}) {0,2}\(? ?(?P<name>[A-Z][A-Z0-9_?]{2,40}|N/A)\w?\W{0,6}\w{1,5} ?: ?(?P<raw>0x[0-9a-fA-F]{1,4})\**(?: {0,2}\((?P<mode>[A-Za-z0-9_?/]{2,60}(?:\([A-Za-z0-9_/?.]{0,60}\)?)?)\)?|(?![0-9a-fA-F]|\s*$))", (":0x", ": 0x"),
+    ),
+    # letters lost or changed: only what is still close to a known name counts
+    Spec(
+        "boot-32-rough",
+        r"(?<![A-Za-z])[a-z?]{1,4}\W{0,2}(?P<code>0x[0-9a-fA-F]{1,2})\W{0,3}(?P<name>[A-Za-z0-9_?]{5,40})\W{1,5}[a-z?]{2,5}\d?\W{0,2}(?P<raw>0x[0-9a-fA-F]{1,4})(?![0-9a-fA-F])"
+        r"\W{0,4}(?P<mode>[A-Za-z0-9_?/]{6,60}(?:\([^()\n]{0,60}\)?)?)", ("_boot", "flash_", "download", "spi_"),
     ),
     Spec("boot-32-cut", r"(?<!\w)rst:(?P<code>0x[0-9a-fA-F]{1,2}) \((?P<name>[A-Z][A-Z0-9_]{2,40})\)(?:,b?o?o?t?:?(?P<raw>0x[0-9a-fA-F]{1,3}|0x?)?)?(?=\s*$)", ("rst:",)),
     # newlines added in the middle of the reset line
@@ -123,6 +130,17 @@ def boot_32(facts: Interpreter, token: Token) -> None:
     if name and re.search(r"BROWN_?OUT|_BOD_", name):
         meaning, remedies = causes.BROWNOUT
         facts.once("brownout", Brownout, token, message=name, meaning=meaning, remedies=remedies)
+
+
+def boot_32_rough(facts: Interpreter, token: Token) -> None:
+    """A reset line with damaged letters: the numbers are read when name and mode are nearly those of a ROM."""
+    chip = facts.rom_chip
+    names = resets.NAMES[chip].values() if chip in resets.NAMES else {n for table in resets.NAMES.values() for n in table.values()}
+    near = difflib.get_close_matches(token["name"].upper(), names, 1, 0.8)
+    mode = difflib.get_close_matches(token["mode"][:19], ("SPI_FAST_FLASH_BOOT", "DOWNLOAD_BOOT(UART0", "DOWNLOAD(USB/UART0)", "DOWNLOAD", "SPI_FLASH_BOOT", "HSPI_FLASH_BOOT"), 1, 0.7)
+    if near and mode:
+        token.groups["name"] = near[0]
+        boot_32(facts, token)
 
 
 def boot_32_cut(facts: Interpreter, token: Token) -> None:
@@ -227,7 +245,7 @@ FORMAT = Format(
     name="rom",
     tokens=TOKENS,
     facts={
-        "boot-8266": boot_8266, "boot-32": boot_32, "boot-32-cut": boot_32_cut, "boot-32-tail": boot_32_tail, "rom-32": rom_line, "rom-date": rom_line,
+        "boot-8266": boot_8266, "boot-32": boot_32, "boot-32-rough": boot_32_rough, "boot-32-cut": boot_32_cut, "boot-32-tail": boot_32_tail, "rom-32": rom_line, "rom-date": rom_line,
         "build": nothing, "spi-line": nothing, "saved-pc": saved_pc, "load-32": load_32, "brownout": brownout,
         "waiting-download": waiting_download, "waiting-host": in_context, "invalid-header": invalid_header,
         "flash-read": flash_error, "csum-err": in_context, "ets-main": in_context, "ets-assert": flash_error,
