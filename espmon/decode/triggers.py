@@ -25,7 +25,7 @@ _PATTERN = re.compile(
     |J(?:an\ |un\ |ul\ )
     |G(?:u|eneric\ Reset)
     |H(?:A-?256|EAP:|\ DETECTED)
-    |P(?:ANIC|anic\ |ermissionE|yboard|ython\ v)
+    |P(?:ANIC|anic\ |C\ 0x|ermissionE|yboard|ython\ v)
     |U(?:MP\ |T\ HERE|nable\ to\ c)
     |W(?:DT\ reset|rite\ timeout)
     |R(?:OM:|estartReason|\ not\ in\ IRAM|eset\ [RrCc]|ebooting|eason\ of|EPL)

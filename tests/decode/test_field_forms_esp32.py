@@ -280,3 +280,42 @@ def test_chip_by_its_addresses() -> None:
     assert crash(panic + "Backtrace: 0x4200d67d:0x3fcbd090 0x4200fddd:0x3fcbd0d0\n").chip == "esp32s3"
     assert crash(panic + "Backtrace: 0x400d67d0:0x3ffbd090 0x400efddd:0x3ffbd0d0\n").chip == "esp32"
     assert crash(panic + "Backtrace: 0x4002d67d:0x3ffbd090 0x400efddd:0x3ffbd0d0\n").chip is None
+
+
+# --- letters lost or changed on the way ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "rst:0xc (RTC_SW_CPUyRST),boot:0x8 (SPI_FAST_FLASH_BOOT)",
+        "rst:0xc (RTC_SW_CPU_RST),b?ot:0x8 (SPI_FAST_FLASH_BOOT)",
+        "rst0xc (RTC_SW_CPU_RST),boot0x8 (SPI_FST_FLASH_BOOT)",
+        "rsc:0xc (R\ufffdC_SW_CPU_RST),bootc0x8 (SPI_FAST_FLASH_BOOT)",
+        "rst:0xc ?RTC_SW_CPU_RS),boot:0x8 (aPI_FAST_FLASH_BOOT)",
+    ],
+)
+def test_damaged_reset_lines(line: str) -> None:
+    assert boots(f"ESP-ROM:esp32s3-20210327\nBuild:Mar 27 2021\n{line}\n") == [("esp32s3", 0xC, "0x8")]
+
+
+def test_a_line_of_the_same_shape_is_no_reset() -> None:
+    assert boots("reg:0x12 (CONTROL_VALUE),bits:0x8 (SPI_CLOCK_SELECT)\n") == []
+
+
+@pytest.mark.parametrize(
+    ("header", "kind", "number"),
+    [
+        ("Guru Meditation Error: Core  0 panic'ed (LoadPrhibited). Exception was unhandled.", "exception", 28),
+        ("Guru Meditation Error: Cor7  0 pa?ic'ed (LoadProhibited). Exception was unhandled.", "exception", 28),
+        ("Guru Meditation Error: Core  0 panic'ed (Interrupt wdt tim?out on CPU0)", "watchdog", None),
+        ("aort() was calle? at PC 0x400f62d4 on core 0", "abort", None),
+        ("assert fai?ed: xQueueTake queue.c:1545 (( pxQueue ))", "assert", None),
+    ],
+)
+@pytest.mark.parametrize("word", ["Backtrace:", "Bac?trace:", "Baktrace", "Backtracex"])
+def test_damaged_headers(header: str, kind: str, number: int | None, word: str) -> None:
+    c = crash(f"{header}\n\n{word} 0x4008d67d:0x3ffbd090 0x4008fddd:0x3ffbd0d0\n")
+    assert c.kind == kind
+    assert (c.exception.number if c.exception else None) == number
+    assert [len(b) for b in c.backtraces] == [2]

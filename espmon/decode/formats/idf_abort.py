@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 
 from espmon.decode.dump import Dump
@@ -12,10 +13,13 @@ from espmon.decode.scan import Spec, Token
 from espmon.events import Location
 
 _SOURCE = r"(?:[A-Za-z]:[\\/][^\n:*?<>|]{1,250}?|[\w./\\:+-]{1,250}?)\.(?:cpp|cxx|cc|c|hpp|h|ino|S|rs|inc)"
+_NEAR = 0.8
 _STOP = r"(?=\s*$|\s{2,}|\s*(?:abort\(\)|Backtrace|Core\s|Guru|ELF file|CORRUPT|Rebooting))"
 
 TOKENS = (
     Spec("abort-at", r"(?:a|A|\b\w{0,3})?bort\(\)\s{1,3}was called at PC\s{0,3}(?P<pc>0x[0-9a-fA-F]{8})(?:\s{1,3}on core\s{1,3}(?P<core>\d))?", ("was called at pc",)),
+    Spec("abort-rough", r"(?<!\w)(?P<words>[\w?()]{4,9}\s{1,2}[\w?]{2,4} [\w?]{4,7} [\w?]{1,3} [\w?]{1,3})\s{1,3}(?P<pc>0x[0-9a-fA-F]{8})(?:\s{1,3}on core\s{1,3}(?P<core>\d))?", (" at ", " pc ", " was ", " called")),
+    Spec("assert-rough", rf"(?<!\w)(?P<words>[a-z0-9?]{{4,7}} [a-z0-9?]{{4,7}}): (?P<func>[\w:~]{{3,60}}) (?P<file>{_SOURCE}):(?P<line>\d{{1,6}}) \((?P<expr>[^\n]{{1,300}}?)\)?{_STOP}", ("assert", "failed")),
     Spec(
         "assert-failed",
         rf"(?<!\w)(?i:assert failed):\s{{0,3}}(?P<func>[^\n]{{1,120}}?)\s{{1,3}}(?P<file>{_SOURCE}):(?P<line>\d{{1,6}})(?:\s{{0,3}}\((?P<expr>[^\n]{{1,300}}?)\)?{_STOP})?", ("assert failed:",),
@@ -81,6 +85,20 @@ def abort_at(dump: Dump, token: Token) -> str | None:
         dump.core = token.number("core")
     dump.strong = dump.strong or (token.leads and (token.ends or bool(token.rest.startswith((" ", "\r")) and "acktrace" in token.rest)))
     return None
+
+
+def _near(token: Token, words: str) -> bool:
+    return difflib.SequenceMatcher(None, token["words"], words, autojunk=False).ratio() >= _NEAR and not token.in_source
+
+
+def rough_abort(dump: Dump, token: Token) -> str | None:
+    """The same with letters lost or changed."""
+    return abort_at(dump, token) if token.leads and _near(token, "abort() was called at PC") else DROP
+
+
+def rough_assertion(dump: Dump, token: Token) -> str | None:
+    """`assert failed: …` with letters lost or changed."""
+    return assertion(dump, token) if token.leads and _near(token, "assert failed") else DROP
 
 
 def assertion(dump: Dump, token: Token) -> str | None:
@@ -204,6 +222,8 @@ FORMAT = Format(
     table={
         **BODY,
         **rules("- " + STATES, "abort-at", abort_at, "head"),
+        **rules("- " + STATES, "abort-rough", rough_abort, "head"),
+        **rules("- " + STATES, "assert-rough", rough_assertion, "head"),
         **rules(STATES, "guru", idf_panic.guru, "head"),
         **rules("head regs", "debug-reason", idf_panic.debug_reason, "head"),
         **rules("- " + STATES, "assert-failed assertion", assertion, "head"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 
 from espmon.decode.dump import Dump
@@ -30,6 +31,7 @@ TOKENS = (
     Spec("memory-dump", rf"(?<!\w)Memory dump at 0x{_H8}:", ("memory dump at 0x",)),
     Spec("backtrace-pcs", rf"(?i:b?acktrace)\s?:\s{{0,3}}(?P<pcs>0x{_H8}(?:[ ,]{{1,3}}0x{_H8}){{1,128}})(?![0-9a-fA-F:])", ("acktrace",)),
     Spec("backtrace", r"(?i:b?acktrace)\s{0,2}:?\s{0,3}(?=0x[0-9a-fA-F]{4}|$)", ("acktrace",)),
+    Spec("backtrace-rough", rf"(?<!\w)(?P<word>[\w?]{{6,11}})\W{{0,2}}\s{{0,2}}(?=0x{_H8}:0x{_H8})", (":0x",), inside=True),
     Spec("pair", rf"0x(?P<pc>{_H8})\s?:\s?0x(?P<sp>{_H8})", (":0x", ": 0x", ":\t0x")),
     Spec("corrupted", r"\|?<-\s?(?:CORRUPTED|CONTINUES)", ("ntinues", "rrupted")),
     Spec("elf-sha", r"ELF file SHA256:\s{0,4}(?P<sha>[0-9a-f]{7,64}|[0-9A-F]{7,64})", ("elf file sha256:",)),
@@ -39,6 +41,7 @@ TOKENS = (
 _REGISTERS = re.compile(REGISTER)
 _HEADER = re.compile(r"(?i:core)\s{1,4}(\d)\s+(?i:register dump)")
 _NUMBERED = re.compile(r"#\d{1,3}\s{1,4}$")
+_NEAR = 0.75  # of the letters: a damaged word is still taken for what it was
 _ROUGH_REGISTERS = 3
 _STRONG_REGISTERS = 8
 
@@ -94,6 +97,14 @@ def lost_header(dump: Dump, previous: str) -> None:
 
 def begin_backtrace(dump: Dump, token: Token) -> str | None:
     """`Backtrace:`, pairs follow."""
+    dump.new_backtrace()
+    return None
+
+
+def rough_backtrace(dump: Dump, token: Token) -> str | None:
+    """The word with letters lost or changed, before pairs."""
+    if difflib.SequenceMatcher(None, token["word"].lower().rstrip("x?"), "backtrace", autojunk=False).ratio() < _NEAR:
+        return DROP
     dump.new_backtrace()
     return None
 
@@ -220,6 +231,7 @@ BODY: dict[tuple[str, str], Rule] = {
     **rules(STATES, "memory-dump corrupted", None, "head"),
     **rules("bt", "corrupted", None, "tail"),
     **rules(STATES, "backtrace", begin_backtrace, "bt"),
+    **rules(STATES, "backtrace-rough", rough_backtrace, "bt"),
     **rules(STATES, "backtrace-pcs", backtrace_pcs, "bt"),
     **rules("bt", "pair", pair, "bt"),
     **rules(STATES, "stack-memory", stack_memory, "stack"),

@@ -26,6 +26,8 @@ TOKENS = (
     ),
     Spec("guru", r"(?:\w{0,6}(?i:ru\s{1,3}))?(?i:meditation\s{1,3}error) of type (?P<reason>[\w /]{3,60}?)\s+occurr?ed on core\s+(?P<core>\d)", ("occurred on core", "occured on core")),
     Spec("guru", r"\w{0,6}(?i:ru\s{1,3}meditation\s{1,3}error)\s?:?\s{0,3}(?i:core)\s{0,4}(?P<core>\d)\s{0,3}(?i:panic'ed)(?!\s{0,3}\()(?P<reason>)", ("meditation",)),
+    # the word itself is damaged
+    Spec("guru", rf"\w{{0,6}}(?i:ru\s{{1,3}}meditation\s{{1,3}}error)\s?:?\s{{0,3}}[\w?]{{3,5}}\s{{1,4}}(?P<core>\d)\s{{0,3}}[\w'`?]{{5,9}}\s{{0,3}}\((?P<reason>[^()\n]{{2,90}}?){_REASON_END}", ("meditation",)),
     Spec("guru", rf"(?<![\w])(?i:panic'ed)\s{{0,3}}\((?P<reason>[^()\n]{{2,90}}?){_REASON_END}(?P<core>)", ("panic'ed",)),
     Spec("guru", rf"\w{{0,6}}(?i:ru\s{{1,3}}meditation\s{{1,3}}error)\s?:?\s{{0,3}}(?i:core)\s{{1,4}}{_PANICED}\s{{0,3}}\((?P<reason>[^()\n]{{2,90}}?){_REASON_END}(?P<core>)", ("meditation",)),
     Spec("guru-cut", rf"(?:\w{{0,6}}(?i:ru\s{{1,3}}meditation\s{{1,3}}error)\s?:?\s{{0,3}}(?i:core)\s{{0,4}}(?P<core>\d)\s{{0,3}})?(?<!\w){_PANICED}\s{{0,3}}\((?P<reason>[^()\n]{{0,90}}?)\s*$", ("ed (", "ed  (", "ed(")),
@@ -50,6 +52,10 @@ _REASONS = (
 )  # fmt: skip
 # Documents and sources write a name where the reason stands.
 _PLACEHOLDER = re.compile(r"[|%<>{}$\"]")
+_KNOWN = (
+    *_REASONS, *causes.RISCV.values(), "Unhandled kernel exception", "Coprocessor exception", "Cache error",
+    "Stack protection fault", "Memory protection fault", "Unknown reason", "abort",
+)  # fmt: skip
 _WHOLE = "Guru Meditation Error: Core  0 panic'ed ("
 
 
@@ -75,6 +81,9 @@ def guru(dump: Dump, token: Token) -> str | None:
     reason = " ".join(token["reason"].split()).rstrip(". ")
     if token.in_source or _PLACEHOLDER.search(reason):
         return DROP
+    said = reason
+    if causes.exception_number(reason) is None:
+        reason = next(iter(difflib.get_close_matches(reason, _KNOWN, 1, 0.88)), reason)
     kind = _kind(reason)
     dump.marks.add("guru")
     dump.framework = dump.framework or "esp-idf"
@@ -84,7 +93,7 @@ def guru(dump: Dump, token: Token) -> str | None:
     dump.number = causes.exception_number(reason)
     if reason and kind != "abort":
         dump.name = reason if dump.number is not None or kind == "panic" else None
-        dump.say(reason)
+        dump.say(said)
     rest = re.sub(r"^\W*(?:Exception was unhandled)?\W*", "", token.rest, count=1)
     follows = not rest or re.match(r"(?:Core|Register|Debug|Memory|Detected|Stack|PC|MEPC|Backtrace|Exception was)\b", rest)
     dump.strong = dump.strong or (token.leads and bool(follows))

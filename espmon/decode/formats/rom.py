@@ -135,7 +135,8 @@ def boot_32(facts: Interpreter, token: Token) -> None:
 def boot_32_rough(facts: Interpreter, token: Token) -> None:
     """A reset line with damaged letters: the numbers are read when name and mode are nearly those of a ROM."""
     chip = facts.rom_chip
-    names = resets.NAMES[chip].values() if chip in resets.NAMES else {n for table in resets.NAMES.values() for n in table.values()}
+    tables = [resets.NAMES[chip]] if chip is not None and chip in resets.NAMES else list(resets.NAMES.values())
+    names = {name for table in tables for name in table.values()}
     near = difflib.get_close_matches(token["name"].upper(), names, 1, 0.8)
     mode = difflib.get_close_matches(token["mode"][:19], ("SPI_FAST_FLASH_BOOT", "DOWNLOAD_BOOT(UART0", "DOWNLOAD(USB/UART0)", "DOWNLOAD", "SPI_FLASH_BOOT", "HSPI_FLASH_BOOT"), 1, 0.7)
     if near and mode:
