@@ -217,9 +217,11 @@ class Interpreter:
         if self._carry:
             carry, self._carry = self._carry, ""
             joined = self._scan(carry + text)
-            if joined and joined[0].start < len(carry) < joined[0].end:
-                return carry + text, joined
             alone = self._scan(text)
+            if joined and joined[0].start < len(carry) < joined[0].end:
+                first = alone[0] if alone else None
+                if first is None or first.start > 0 or (first.kind, first.groups) != (joined[0].kind, joined[0].groups):
+                    return carry + text, joined
             # Torn twice: the three parts may still make a whole.
             return (text if alone else carry + text), alone
         return text, self._scan(text)

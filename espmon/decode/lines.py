@@ -66,7 +66,7 @@ _PREFIX = re.compile(
     r"\s*(?:"
     r">(?!>>)\s?"  # a quote; `>>>stack>>>` is none
     r"|\|\s"
-    rf"|\[(?:{_DATE}[T ,]+)?{_TIME}\]\s?(?:\[[A-Z]{{1,2}}\]\[[^\]\n]{{1,60}}\]:\s?)?"  # [12:34:56][D][tag:line]:
+    rf"|\[(?:{_DATE}[T ,]+)?{_TIME}\]\s?(?:\[[A-Z]{{1,2}}\]\[[^\]\n]{{1,60}}\](?:\[[^\]\n]{{1,40}}\])?:\s?)?"  # [12:34:56][D][tag:line]:
     rf"|\[{_MONTH} {_TIME}\]\s?"  # Mongoose OS console
     rf"|{_DATE}[T ,]+{_TIME}Z?(?:[+-]\d\d:?\d\d)?\s*(?:\[[RT]X\]\s*-|->|>|[#,|:;-](?!-))?\s?"
     rf"|{_TIME}\s*(?:->|>(?!>)|\[[RT]X\]\s*-|[#|](?!\w)|:(?=\s))?\s"
@@ -79,7 +79,7 @@ _PREFIX = re.compile(
     r"|(?:\[RX\]|RX:|<<(?!<)|COM\d{1,3}[:>]|ESP\w{0,6}>|esp\w{0,8}:|\[ESP\w{0,6}\]|\[/dev/[\w.-]{1,30}\])\s"  # whose line it is
     r"|\+\s"  # a difference
     r"|b['\"]"  # bytes of Python
-    r"|\[(?:[A-Z]{1,2})\]\[[^\]\n]{1,60}\]:\s?"  # ESPHome without its time
+    r"|\[(?:[A-Z]{1,2})\]\[[^\]\n]{1,60}\](?:\[[^\]\n]{1,40}\])?:\s?"  # ESPHome without its time
     r"|\[\s*\d{1,13}(?:\.\d+)?\]\s?(?:\[[A-Za-z0-9_]{1,12}\]\s?)?(?:\[[^\]\n]{1,60}\]\s?)?"  # [ms] [DEBUG]
     r"|\[(?:DEBUG|INFO|WARN|WARNING|ERROR|MAIN)\]\s?"
     r"|\d{3,6}>\s"  # esp-link

@@ -30,7 +30,7 @@ _PATTERN = re.compile(
     |W(?:DT\ reset|rite\ timeout)
     |R(?:OM:|estartReason|\ not\ in\ IRAM|eset\ [RrCc]|ebooting|eason\ of|EPL)
     |F(?:atalE|ailed\ (?:to\ |uploading)|ileNot|alling\ back)
-    |A(?:\ fatal|T\ version|T\+GMR)
+    |A(?:\ fatal|T\ version|T\+GMR|\d{1,2}\ {1,8}:\ 0x)
     |E(?:rrno|rror\ (?:while|[12]))|!!\ A\ panic|=\ (?:THREADS?\ |CURRENT\ THREAD|ALL\ MEMORY)|Crash\ at\ \d
     |You\ are\ in\ safe|&nbsp;|\xc2\xa0
     |N(?:LR\ jump|o\ signature)|Latest\ crash|K(?:\ version|\ failed|\\?")|Trap\ \d|MEPC|XC(?:VADDR|CAUSE)|\+CIPUP

@@ -319,3 +319,26 @@ def test_damaged_headers(header: str, kind: str, number: int | None, word: str) 
     assert c.kind == kind
     assert (c.exception.number if c.exception else None) == number
     assert [len(b) for b in c.backtraces] == [2]
+
+
+def test_a_storm_is_one_panic_after_the_other() -> None:
+    storm = "Guru Meditation Error: Core  1 panic'ed (IllegalInstruction). Exception was unhandled.\nMemory dump at 0x401613ec: bad00bad bad00bad bad00bad\n"
+    events = said(storm * 3)
+    assert events == said(storm * 3, step=1)
+    assert [(type(e), e.line) for e in events] == [(Crash, 1), (Crash, 3), (Crash, 5)]
+
+
+def test_esphome_names_the_task_that_spoke() -> None:
+    text = "assert failed: xQueueTake queue.c:12 (pxQueue)\n\nBacktrace: 0x4008d67d:0x3ffbd090 0x4008fddd:0x3ffbd0d0\nRebooting...\n"
+    c = crash("".join(f"[12:00:00.123][D][esp-idf:000][sdio_write]: {line}\n" for line in text.splitlines()))
+    assert (c.kind, c.complete) == ("assert", True)
+
+
+def test_registers_whose_first_rows_are_lost() -> None:
+    c = crash("A6      : 0x3f40990f  A7      : 0x3f409918  A8      : 0x00000000  A9      : 0x00000000\nA10     : 0x00000000  A11     : 0x00000000  A12     : 0x70b0bcba  A13     : 0x3ffbd0e0\n\nBacktrace:0x40089415:0x3ffbcf200x400fd0fb:0x3ffbcf30\n")
+    assert len(c.registers) == 8
+
+
+def test_dump_of_2016_whose_right_column_is_cut() -> None:
+    c = crash("Guru Meditation Error of type InstrFetchProhibited occurred on core   0. Except.\nRegister dump:\nPC              :  00000000  PS        :  00060e30  A0           :  80059391  A1            :  3ffb3 \n")
+    assert set(c.registers) == {"pc", "ps", "a0"}

@@ -28,7 +28,7 @@ TOKENS = (
     Spec("memory-row", rf"(?P<addr>{_H8})(?<![0-9a-fA-Fx].{{8}}): {{1,3}}(?P<words>0x{_H8}(?: {{1,3}}0x{_H8}){{7}})(?![0-9a-fA-F:])", (": 0x", ":  0x", ":   0x"), row=True),
     Spec("task-stack", rf"Task stack \[(?P<task>[^\]\n]{{1,30}})\] stack from \[(?:0x)?(?P<sp>{_H8})\] to \[(?:0x)?(?P<end>{_H8})\]", ("task stack [",)),
     Spec("wide-row", rf"(?<![\w:])(?P<addr>[34]{_H7}) {{2}}(?P<words>(?:0x)?{_H8}(?: (?:0x)?{_H8}){{3,15}})(?![0-9a-fA-F:])", ("  0x3", "  0x4", "  0x0", "  0xf", " a5a5a5a5", "  3f", "  40", "  00", "  ff"), inside=True),
-    Spec("memory-dump", rf"(?<!\w)Memory dump at 0x{_H8}:", ("memory dump at 0x",)),
+    Spec("memory-dump", rf"(?<!\w)Memory dump at 0x{_H8}:(?: {{1,2}}{_H8}){{0,3}}", ("memory dump at 0x",)),
     Spec("backtrace-pcs", rf"(?i:b?acktrace)\s?:\s{{0,3}}(?P<pcs>0x{_H8}(?:[ ,]{{1,3}}0x{_H8}){{1,128}})(?![0-9a-fA-F:])", ("acktrace",)),
     Spec("backtrace", r"(?i:b?acktrace)\s{0,2}:?\s{0,3}(?=0x[0-9a-fA-F]{4}|$)", ("acktrace",)),
     Spec("backtrace-rough", rf"(?<!\w)(?P<word>[\w?]{{6,11}})\W{{0,2}}\s{{0,2}}(?=0x{_H8}:0x{_H8})", (":0x",), inside=True),
@@ -212,7 +212,7 @@ def panic_end(dump: Dump, token: Token) -> str | None:
 def panic_twice(dump: Dump, token: Token) -> str | None:
     """`Panic handler entered multiple times. …`: the panic handler crashed as well; what it had said may be lost."""
     if dump.kind is None:
-        if token.in_source or "Abort" not in token.text:
+        if token.in_source or not token.leads or "Abort" not in token.text:
             return DROP
         dump.kind = "panic"
         dump.framework = "esp-idf"
