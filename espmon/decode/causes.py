@@ -343,7 +343,7 @@ FLASH: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ),
     ),
     (
-        r"csum err",
+        r"csum err|[Cc]hecksum fail|Image hash failed|Invalid image block",
         "The image in flash fails its checksum: it is incomplete, damaged, or read in the wrong flash mode.",
         ("Erase the flash and write the image again with flash mode dio (dout on ESP8285).", "Check the flash size setting.", *FLASH_SUPPLY),
     ),
@@ -357,7 +357,12 @@ FLASH: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ),
     ),
     (
-        r"secure boot|[Ss]ignature",
+        r"RECOVERY",
+        "The boot loader in its usual place doesn't start, so the ROM tries the spare one.",
+        ("Flash the boot loader again, for this chip and its revision.",),
+    ),
+    (
+        r"(?i:secure boot)|[Ss]ignature|Sig block",
         "Secure boot refused the image: it isn't signed with the key in this chip's fuses.",
         ("Sign the boot loader and application with the right key and flash them again.",),
     ),

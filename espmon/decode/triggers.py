@@ -16,7 +16,7 @@ from typing import Final
 _PATTERN = re.compile(
     rb"""
     x(?:cep(?:ti|\S\Son)|cvaddr|(?<=[:=]0x)(?:(?<=rst:0x)|(?<=epc[13]=0x)))
-    |k(?:>>>|<<<|\ stack\ \[|&gt;|\ smash|\ overflow|\ memory|\ watchdog|trace)
+    |V[12]\ verif|k(?:\ \d\ (?:inv|sig)|>>>|<<<|\ stack\ \[|&gt;|\ smash|\ overflow|\ memory|\ watchdog|trace)
     |b(?:oot(?::\ ?\**0x|\ mode|:\ ESP-IDF|\ verif|reason|able|\ reason|\ failed|\ signature|:\*)|ort(?:\(\)|\ called))
     |valid\ (?:head|ima|and)
     |w(?:ait(?:ing\ for|\ u(?:art|sb)|\ spi)|nout\ )

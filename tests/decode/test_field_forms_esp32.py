@@ -99,6 +99,9 @@ def test_question_marks_for_unreadable_bytes() -> None:
         "SHA-256 simple hash comparison failed.\n",
         "Checksum failure. Calculated 0x12 stored 0x34\n",
         "PRIMARY - FAIL\nLoading RECOVERY Bootloader...\n",
+        "E (759) secure_boot: Secure Boot V2 verification failed.\n",
+        "E (100) esp_image: Image hash failed - image is corrupt\n",
+        "E (102) boot: load partition table error!\n",
     ],
 )
 def test_the_rom_refuses_an_image(text: str) -> None:
@@ -158,6 +161,11 @@ def test_panic_handler_that_crashed() -> None:
     c = crash("Guru Meditation Error: Core  0 panic'ed (LoadProhibited). Exception was unhandled.\nPanic handler entered multiple times. Abort panic handling. Rebooting ...\n")
     assert c.exception is not None
     assert c.exception.number == 28
+
+
+def test_a_header_cut_in_its_last_words() -> None:
+    c = said("Guru Meditation Error: Core  0 panic'ed (Load access fault). Exception wa")
+    assert [type(e) for e in c] == [Crash]
 
 
 def test_the_same_core_again_is_the_next_crash() -> None:

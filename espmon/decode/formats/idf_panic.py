@@ -95,7 +95,7 @@ def guru(dump: Dump, token: Token) -> str | None:
         dump.name = reason if dump.number is not None or kind == "panic" else None
         dump.say(said)
     rest = re.sub(r"^\W*(?:Exception was unhandled)?\W*", "", token.rest, count=1)
-    follows = not rest or re.match(r"(?:Core|Register|Debug|Memory|Detected|Stack|PC|MEPC|Backtrace|Exception was)\b", rest)
+    follows = not rest or "Exception was unhandled".startswith(rest) or re.match(r"(?:Core|Register|Debug|Memory|Detected|Stack|PC|MEPC|Backtrace|Exception was)\b", rest)
     dump.strong = dump.strong or (token.leads and bool(follows))
     return None
 
