@@ -255,6 +255,8 @@ def explain(crash: Crash) -> tuple[str, tuple[str, ...]]:
         return f"The stack{task} overflowed.", _STACK
     if kind == "heap-corruption":
         return "The heap's own bookkeeping was overwritten, some time before it was noticed here.", _HEAP
+    if kind == "cache-error" and "MMU entry fault" in message:
+        return "An address was used at which neither flash nor PSRAM is mapped: a wild pointer into their address range.", _ACCESS
     if kind == "cache-error":
         return "Code or data in flash was used while the flash cache was switched off, during a flash write or erase.", _CACHE
     if kind == "lua-panic":
@@ -298,6 +300,12 @@ def explain(crash: Crash) -> tuple[str, tuple[str, ...]]:
         return f"The core stopped the program by a check of its own{where}.", (
             "Read the function and condition in the message.",
         )
+    if (number is not None and 32 <= number < 40) or "oprocessor exception" in message:
+        return "The floating-point unit was used where it can't be: in an interrupt handler.", (
+            "Don't calculate with float in interrupt handlers: use integers, or do it in a task.",
+        )
+    if "Panic handler entered multiple times" in message and not crash.registers:
+        return "The board crashed, and its crash handler crashed as well: what happened first isn't in the text.", (*_SUPPLY[:1], *_STACK)
     if number is not None:
         riscv = "mepc" in crash.registers or ((crash.exception is not None and crash.exception.name) or "").lower() in RISCV_REASONS
         return _riscv(number, crash) if riscv else _xtensa(number, crash)
@@ -306,6 +314,14 @@ def explain(crash: Crash) -> tuple[str, tuple[str, ...]]:
         return f"The CPU raised an exception; {where}.", remedies
     if crash.exception is not None and crash.exception.name:
         name = crash.exception.name
+        if "debug exception" in name:
+            if "BREAK" in message:
+                return "The CPU ran into a breakpoint instruction.", ("Look for __builtin_trap(), a failed check or a breakpoint that a debugger left behind.",)
+            return "A watchpoint or breakpoint was hit while no debugger was there.", ("Look for what sets watchpoints (FreeRTOS's end-of-stack check, a debugger), and at the function that ran.", *_STACK)
+        if "emory protection" in name:
+            return "Memory was used in a forbidden way: code was written to, or data was run as code.", (
+                "Look for wild pointers and for functions or trampolines that are built in data memory.", *_OVERRUN[:1],
+            )
         if "ouble exception" in name:
             return "A second exception happened while the first was being handled: usually the stack is destroyed.", _STACK
         return f"The CPU stopped the program: {name}.", _ACCESS
