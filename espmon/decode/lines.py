@@ -81,7 +81,7 @@ _PREFIX = re.compile(
     r"|b['\"]"  # bytes of Python
     r"|\[(?:[A-Z]{1,2})\]\[[^\]\n]{1,60}\](?:\[[^\]\n]{1,40}\])?:\s?"  # ESPHome without its time
     r"|\[\s*\d{1,13}(?:\.\d+)?\]\s?(?:\[[A-Za-z0-9_]{1,12}\]\s?)?(?:\[[^\]\n]{1,60}\]\s?)?"  # [ms] [DEBUG]
-    r"|\[(?:DEBUG|INFO|WARN|WARNING|ERROR|MAIN)\]\s?"
+    r"|\[(?:DEBUG|INFO|WARN|WARNING|ERROR|MAIN)\]\s?(?:\[[\w./-]{1,30}\]\s)?"
     r"|\d{3,6}>\s"  # esp-link
     r"|[收发][←→][◆◇]"  # SSCOM
     r"|E BOD: "  # ESP-IDF's brownout interrupt logs without a time

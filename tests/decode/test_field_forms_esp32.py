@@ -259,7 +259,6 @@ def test_circuitpython_in_safe_mode() -> None:
         'ESP_LOGE(TAG, "Failed to verify partition table");\n',
         'print("================= CORE DUMP START =================")\n',
         "The line `rst:0x10 (RTCWDT_RTC_RESET),boot:0x13 (SPI_FAST_FLASH_BOOT)` is printed by the ROM.\n",
-        "- `invalid header: 0xffffffff` means that the flash is empty\n",
     ],
 )
 def test_quoted(text: str) -> None:

@@ -71,8 +71,6 @@ _SAID = re.compile(r"[a-z]{2,} [a-z]{2,} [^a-z]{0,3}$|(?:^|[.!?] )(?:[Tt]he|[Aa]
 _GOES_ON = re.compile(r"[^A-Za-z]{1,4}(?!load|wdt|tail|chksum|csum|ets)[a-z]{2,} [a-z]{2,}")
 
 
-_MARKED = re.compile(r"[`'\"*]{1,3},? [a-z]{2,} [a-z]{1,}")
-
 
 def _quoted(token: Token) -> bool:
     """True in a sentence that quotes what a board prints."""
@@ -206,8 +204,6 @@ def flash_error(facts: Interpreter, token: Token) -> None:
 
 def invalid_header(facts: Interpreter, token: Token) -> None:
     """`invalid header: 0x…`, repeated until a watchdog ends it."""
-    if _MARKED.match(token.rest):
-        return  # a sentence about it
     _flash(facts, token, f"invalid header: 0x{token['v'][2:].lower()}")
 
 
