@@ -26,13 +26,18 @@ XTENSA: Mapping[int, str] = {
 # REASON of a Guru Meditation -> number. Pseudo causes (watchdogs, cache, debug) have none.
 XTENSA_REASONS: Mapping[str, int] = {
     **{name.lower(): n for n, name in XTENSA.items()},
-    "instrfetchprohibited": 20, "instrfetcherror": 2, "instrpdaddrerror": 14, "instrpiddataerror": 12,
+    # what esp-hal calls them
+    "illegal": 0, "instrerror": 2, "leveloneinterrupt": 4, "dividebyzero": 6, "nextpcvalueillegal": 7,
+    "privilegedinstruction": 8, "unalignedloadstore": 9, "instrprohibited": 20, **{f"cp{n}disabled": 32 + n for n in range(8)},
+    "instrfetchprohibited": 20, "instrfetcherror": 2, "instrpdaddrerror": 12, "instrpiddataerror": 12,
+    **{f"cp{n}dis": 32 + n for n in range(8)},
     "loadstorepifdataerror": 13, "loadstorepifaddrerror": 15, "insttlbmultihit": 17, "instrfetchprivilege": 18,
 }  # fmt: skip
 RISCV: Mapping[int, str] = {
     0: "Instruction address misaligned", 1: "Instruction access fault", 2: "Illegal instruction", 3: "Breakpoint",
     4: "Load address misaligned", 5: "Load access fault", 6: "Store address misaligned", 7: "Store access fault",
-    8: "Environment call from U-mode", 11: "Environment call from M-mode",
+    8: "Environment call from U-mode", 9: "Environment call from S-mode", 11: "Environment call from M-mode",
+    12: "Instruction page fault", 13: "Load page fault", 15: "Store page fault",
 }  # fmt: skip
 RISCV_REASONS: Mapping[str, int] = {name.lower(): n for n, name in RISCV.items()}
 
@@ -261,6 +266,8 @@ def explain(crash: Crash) -> tuple[str, tuple[str, ...]]:
         return f"The stack{task} overflowed.", _STACK
     if kind == "heap-corruption":
         return "The heap's own bookkeeping was overwritten, some time before it was noticed here.", _HEAP
+    if kind == "cache-error" and "MMU entry fault" in message:
+        return "An address was used at which neither flash nor PSRAM is mapped: a wild pointer into their address range.", _ACCESS
     if kind == "cache-error":
         return "Code or data in flash was used while the flash cache was switched off, during a flash write or erase.", _CACHE
     if kind == "lua-panic":
@@ -309,6 +316,12 @@ def explain(crash: Crash) -> tuple[str, tuple[str, ...]]:
             "Look at the traceback before it. Erase the flash and write the firmware again if it stops at every start: the file system is damaged.",
             "Save memory: gc.collect(), smaller modules, code compiled with mpy-cross.",
         )
+    if (number is not None and 32 <= number < 40) or "oprocessor exception" in message:
+        return "The floating-point unit was used where it can't be: in an interrupt handler.", (
+            "Don't calculate with float in interrupt handlers: use integers, or do it in a task.",
+        )
+    if "Panic handler entered multiple times" in message and not crash.registers:
+        return "The board crashed, and its crash handler crashed as well: what happened first isn't in the text.", (*_SUPPLY[:1], *_STACK)
     if number is not None:
         riscv = "mepc" in crash.registers or ((crash.exception is not None and crash.exception.name) or "").lower() in RISCV_REASONS
         return _riscv(number, crash) if riscv else _xtensa(number, crash)
@@ -317,6 +330,14 @@ def explain(crash: Crash) -> tuple[str, tuple[str, ...]]:
         return f"The CPU raised an exception; {where}.", remedies
     if crash.exception is not None and crash.exception.name:
         name = crash.exception.name
+        if "debug exception" in name:
+            if "BREAK" in message:
+                return "The CPU ran into a breakpoint instruction.", ("Look for __builtin_trap(), a failed check or a breakpoint that a debugger left behind.",)
+            return "A watchpoint or breakpoint was hit while no debugger was there.", ("Look for what sets watchpoints (FreeRTOS's end-of-stack check, a debugger), and at the function that ran.", *_STACK)
+        if "emory protection" in name:
+            return "Memory was used in a forbidden way: code was written to, or data was run as code.", (
+                "Look for wild pointers and for functions or trampolines that are built in data memory.", *_OVERRUN[:1],
+            )
         if "ouble exception" in name:
             return "A second exception happened while the first was being handled: usually the stack is destroyed.", _STACK
         return f"The CPU stopped the program: {name}.", _ACCESS
@@ -332,7 +353,7 @@ def explain(crash: Crash) -> tuple[str, tuple[str, ...]]:
 FLASH_SUPPLY = ("Check 3.3 V under load (2 A supply, 470 uF at the module).",)
 FLASH: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
-        r"invalid header: ?0xffffffff",
+        r"invalid header: ?0xffffff(?:ff)?$",
         "Nothing is in flash where the ROM looks for the boot loader: the flash is erased, or the image was written elsewhere.",
         (
             "Flash boot loader, partition table and application at the chip's offsets (boot loader: ESP32/S2 0x1000, P4/C5 0x2000, others 0x0).",
@@ -340,7 +361,7 @@ FLASH: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ),
     ),
     (
-        r"invalid header: ?0x00000000",
+        r"invalid header: ?0x000000(?:00)?$",
         "The flash returned only zeros: no data comes from it.",
         ("Check the flash's supply and pins (GPIO6 to 11 must be free; GPIO12 low at reset on the ESP32).", *FLASH_SUPPLY),
     ),
@@ -354,7 +375,7 @@ FLASH: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ),
     ),
     (
-        r"csum err",
+        r"csum err|[Cc]hecksum fail|Image hash failed|Invalid image block",
         "The image in flash fails its checksum: it is incomplete, damaged, or read in the wrong flash mode.",
         ("Erase the flash and write the image again with flash mode dio (dout on ESP8285).", "Check the flash size setting.", *FLASH_SUPPLY),
     ),
@@ -368,7 +389,12 @@ FLASH: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ),
     ),
     (
-        r"secure boot|[Ss]ignature",
+        r"RECOVERY",
+        "The boot loader in its usual place doesn't start, so the ROM tries the spare one.",
+        ("Flash the boot loader again, for this chip and its revision.",),
+    ),
+    (
+        r"(?i:secure boot)|[Ss]ignature|Sig block",
         "Secure boot refused the image: it isn't signed with the key in this chip's fuses.",
         ("Sign the boot loader and application with the right key and flash them again.",),
     ),

@@ -48,7 +48,7 @@ _TORN_ROW = re.compile(r"(?<!\w)[0-9a-fA-F]{8}:(?:\s{1,3}[0-9a-fA-F]{8}){0,3}\s*
 _CORE_DUMP_FOREIGN = 4
 
 _ENDED = "ended"
-_BANNERS = frozenset({"rom-32", "rom-date", "boot-32", "boot-32-cut", "boot-32-tail", "boot-8266"})
+_BANNERS = frozenset({"rom-32", "rom-date", "boot-32", "boot-32-rough", "boot-32-cut", "boot-32-tail", "boot-8266"})
 
 _LEXER = Lexer(spec for fmt in FORMATS for spec in fmt.tokens)
 _STARTERS: dict[str, list[tuple[Format, Rule]]] = {}
@@ -103,6 +103,7 @@ class Interpreter:
         self._seen: dict[str, int] = {}
         self._core_dump: tuple[int, float | None, str] | None = None
         self._core_foreign = 0
+        self._core_part = False
         self._previous = previous  # the line before the present one
         # boot loop: the failure of this run and of the one before, where and when this run began
         self._failed: str | None = None
@@ -152,7 +153,7 @@ class Interpreter:
     # --- lines -----------------------------------------------------------------------------------------------------
 
     def _part(self, text: str) -> None:
-        text = peel(text)
+        text = peel(text, continued=bool(self._carry))
         blank = not text.strip()
         tokens: list[Token] = []
         quiet = not blank and not self._carry and QUIET.fullmatch(text) is not None
@@ -203,6 +204,8 @@ class Interpreter:
         if used:
             dump.foreign = 0
             dump.end_line = max(dump.end_line, self._line)
+        elif dump is before and not dump.has_body and text.strip() in ("*/", "-->"):
+            self._dump = None  # a comment in source code that quotes a crash
         elif dump is before and not blank and not DECODED.match(text):
             dump.foreign += 1
             if dump.foreign > (dump.format.patience if dump.strong else min(4, dump.format.patience)):
@@ -230,11 +233,14 @@ class Interpreter:
                 wholes.insert(0 if carry.startswith('"') else 1, carry + text.lstrip())  # wrapped first, indented later
             if _TORN_ROW.search(carry):
                 wholes.append(f"{carry.rstrip()} {text.lstrip()}")  # a paragraph: the newline took the place of a space
+            alone = self._scan(text)
+            first = alone[0] if alone else None
             for whole in wholes:
                 joined = self._scan(whole)
                 if joined and joined[0].start < len(carry) < joined[0].end:
-                    return whole, joined
-            alone = self._scan(text)
+                    # what stands whole in this line alone doesn't need the carry
+                    if first is None or first.start > 0 or (first.kind, first.groups) != (joined[0].kind, joined[0].groups):
+                        return whole, joined
             # Torn twice: the three parts may still make a whole.
             return (text if alone else carry + text), alone
         return text, self._scan(text)
@@ -249,7 +255,7 @@ class Interpreter:
             # A dump that begins in this very line (newlines were lost) brings its own.
             begun = frozenset().union(*(_INSIDE_OF[fmt.name] for kind in found for fmt, _ in _STARTERS.get(kind, ())))
             if not found & _INSIDE <= mine | begun:
-                tokens = _LEXER.scan(text, self._line, _INSIDE - mine - begun)  # they may have hidden others
+                tokens = _LEXER.scan(text, self._line, without=_INSIDE - mine - begun)  # they may have hidden others
         return tokens
 
     def _token(self, token: Token) -> bool:
@@ -382,11 +388,16 @@ class Interpreter:
         if dump.chip is None and dump.framework == "esp-idf":
             pcs = [pc for frames in dump.backtraces for pc, _ in frames] + [v for k, v in dump.registers.items() if k == "pc"]
             sps = [sp for frames in dump.backtraces for _, sp in frames if sp is not None]
-            if "mepc" not in dump.registers and sps and all(0x3FFA0000 <= sp < 0x40000000 for sp in sps[:1]):
-                if any(0x42000000 <= pc < 0x44000000 for pc in pcs):
+            if "mepc" not in dump.registers and sps:
+                # Registers or an abort without any: no RISC-V chip prints such.
+                xtensa = "ps" in dump.registers or "excvaddr" in dump.registers or "abort-pc" in dump.marks
+                if xtensa and any(0x42000000 <= pc < 0x44000000 for pc in pcs):
                     dump.chip = "esp32s3"  # the only Xtensa chip with its flash mapped there
-                elif any(0x400D0000 <= pc < 0x40400000 for pc in pcs):
-                    dump.chip = "esp32"
+                elif 0x3FFA0000 <= sps[0] < 0x40000000 and any(0x400D0000 <= pc < 0x40400000 for pc in pcs):
+                    # The S2 has its flash there as well, and its RAM for code below.
+                    dump.chip = None if any(0x40020000 <= pc < 0x40070000 for pc in pcs) else "esp32"
+        if dump.framework == "nonos-sdk" and known is not None and known.startswith("esp32"):
+            dump.chip, dump.framework = known, None  # the same handler in the ROMs of the ESP32 and S2
         if dump.chip == "esp8266" and dump.framework == "esp-idf":
             dump.framework = "rtos-sdk"
 
@@ -517,18 +528,21 @@ class Interpreter:
         else:
             self.out.append(replace(event, **place))
 
-    def begin_core_dump(self, token: Token, kind: str) -> None:
-        """`CORE DUMP START`."""
+    def begin_core_dump(self, token: Token, kind: str, *, part: bool = False) -> None:
+        """`CORE DUMP START`; `part`: something from the middle, whose beginning may be lost."""
+        if part and self._core_dump is not None and self._core_dump[2] == kind:
+            return
+        self._core_part = part
         self._close_core_dump(complete=False)
         self._core_dump = (token.line, self._at, kind)
         self._core_foreign = 0
 
-    def end_core_dump(self, token: Token) -> None:
+    def end_core_dump(self, token: Token, kind: str = "base64") -> None:
         """`CORE DUMP END`; an end without a start is a dump whose beginning is lost."""
         if self._core_dump is None:
-            self.emit(CoreDump, token, format="base64", complete=False)
+            self.emit(CoreDump, token, format=kind, complete=False)
         else:
-            self._close_core_dump(complete=True)
+            self._close_core_dump(complete=not self._core_part)
 
     def _core_dump_line(self, text: str) -> None:
         if self._core_dump is not None and self._core_dump[2] == "base64" and not _BASE64.issuperset(text.strip("`>- ")):

@@ -97,7 +97,7 @@ def reason_text(text: str, *, esp8266: bool | None) -> ResetCause:
 # --- ESP32 family: `rst:0xN (NAME)` ------------------------------------------------------------------------------
 
 _ESP32 = {
-    1: "POWERON_RESET", 3: "SW_RESET", 4: "OWDT_RESET", 5: "DEEPSLEEP_RESET", 6: "SDIO_RESET", 7: "TG0WDT_SYS_RESET",
+    1: "POWERON_RESET", 2: "EXT_SYS_RESET", 3: "SW_RESET", 4: "OWDT_RESET", 5: "DEEPSLEEP_RESET", 6: "SDIO_RESET", 7: "TG0WDT_SYS_RESET",
     8: "TG1WDT_SYS_RESET", 9: "RTCWDT_SYS_RESET", 0xA: "INTRUSION_RESET", 0xB: "TGWDT_CPU_RESET", 0xC: "SW_CPU_RESET",
     0xD: "RTCWDT_CPU_RESET", 0xE: "EXT_CPU_RESET", 0xF: "RTCWDT_BROWN_OUT_RESET", 0x10: "RTCWDT_RTC_RESET",
 }  # fmt: skip
@@ -113,21 +113,23 @@ _C6_H2 = {
     0x11: "TG1_WDT_CPU", 0x12: "LP_SWDT_SYS", 0x14: "EFUSE_HPSYS", 0x15: "USB_UART_HPSYS", 0x16: "USB_JTAG_HPSYS",
     0x17: "POWER_GLITCH_SYS", 0x18: "JTAG_CPU",
 }  # fmt: skip
-_C5 = {
+_C5_C61 = {
     1: "POWERON", 3: "RTC_SW_HPSYS", 5: "SLEEP_WAKEUP", 6: "SDIO_HPSYS", 7: "TG0_WDT_HPSYS", 8: "TG1_WDT_HPSYS",
-    9: "RTC_WDT_HPSYS", 0xB: "TG0_WDT_CPU", 0xC: "SW_CPU", 0xD: "RTC_WDT_CPU", 0x10: "RTC_WDT_SYS", 0x11: "TG1_WDT_CPU",
-    0x12: "RTC_SWDT_SYS", 0x14: "EFUSE_HPSYS", 0x15: "USB_UART_HPSYS", 0x16: "USB_JTAG_HPSYS", 0x17: "RTC_PWR_GLITCH",
-    0x18: "JTAG_CPU",
+    9: "RTC_WDT_HPSYS", 0xB: "TG0_WDT_CPU", 0xC: "SW_CPU", 0xD: "RTC_WDT_CPU", 0xF: "RTC_BOD_SYS", 0x10: "RTC_WDT_SYS",
+    0x11: "TG1_WDT_CPU",    0x12: "RTC_SWDT_SYS", 0x14: "EFUSE_HPSYS", 0x15: "USB_UART_HPSYS", 0x16: "USB_JTAG_HPSYS", 0x17: "RTC_PWR_GLITCH",
+    0x18: "JTAG_CPU", 0x19: "RTC_PWR_GLITCH", 0x1A: "CPU_LOCKUP",
 }  # fmt: skip
 _P4 = {
-    1: "POWERON", 3: "SW_SYS_RESET", 5: "PMU_SYS_PWR_DOWN_RESET", 7: "HP_SYS_HP_WDT_RESET", 9: "HP_SYS_LP_WDT_RESET",
+    1: "POWERON", 3: "SW_SYS_RESET", 5: "PMU_SYS_PWR_DOWN_RESET", 6: "PMU_CPU_PWR_DOWN_RESET", 7: "HP_SYS_HP_WDT_RESET", 9: "HP_SYS_LP_WDT_RESET",
     0xB: "HP_CORE_HP_WDT_RESET", 0xC: "SW_CPU_RESET", 0xD: "HP_CORE_LP_WDT_RESET", 0xF: "BROWN_OUT_RESET",
     0x10: "CHIP_LP_WDT_RESET", 0x12: "SUPER_WDT_RESET", 0x13: "GLITCH_RTC_RESET", 0x14: "EFUSE_CRC_ERR_RESET",
     0x16: "CHIP_USB_JTAG_RESET", 0x17: "CHIP_USB_UART_RESET", 0x18: "HP_JTAG_RESET", 0x1A: "CPU_LOCKUP_RESET",
+    0x1B: "PVT_POWER_GLITCH_RESET",
 }  # fmt: skip
 NAMES: Mapping[str, Mapping[int, str]] = {
     "esp32": _ESP32, "esp32s2": {**_S2_S3_C3, 0xF: "BROWN_OUT_RST"}, "esp32s3": _S2_S3_C3, "esp32c3": _S2_S3_C3,
-    "esp32c2": _S2_S3_C3, "esp32c6": _C6_H2, "esp32c61": _C6_H2, "esp32h2": _C6_H2, "esp32c5": _C5, "esp32p4": _P4,
+    "esp32c2": _S2_S3_C3, "esp32c6": _C6_H2, "esp32h2": _C6_H2, "esp32c5": _C5_C61, "esp32c61": _C5_C61,
+    "esp32p4": _P4,
 }  # fmt: skip
 
 # What a name means, by the words in it; the first that fits.
@@ -144,6 +146,7 @@ _MEANINGS: tuple[tuple[str, str, bool], ...] = (
     (r"SDIO", "reset by the SDIO host", False),
     (r"INTRUSION", "intrusion detected", True),
     (r"EFUSE", "eFuse error", True),
+    (r"EXT_SYS", "external reset", False),
     (r"EXT_CPU", "one CPU core was reset by the other", False),
     (r"POWERON", "power-on, or the EN pin", False),
     (r"SW_CPU", "restart by software: esp_restart(), or the end of a panic", False),
@@ -204,5 +207,6 @@ _ROM_CHIPS = (
 
 
 def chip_of_rom(rom: str) -> str | None:
-    """`ESP-ROM:` identity -> chip (`esp8684` is the ESP32-C2)."""
-    return next((chip for prefix, chip in _ROM_CHIPS if rom.lower().startswith(prefix)), None)
+    """`ESP-ROM:` identity -> chip (`esp8684` is the ESP32-C2); None for chips that aren't known here (ESP32-S31, H21)."""
+    name = rom.lower().partition("-")[0]
+    return next((chip for printed, chip in _ROM_CHIPS if name == printed), None)

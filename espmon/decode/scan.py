@@ -42,6 +42,12 @@ def source_code(before: str) -> bool:
 # As far as a token looks around itself: lines can be long, and full of tokens.
 _NEAR = 400
 _PUNCTUATION = " \t`*_'\"|.>-:#~"
+_COMMENT = re.compile(r"\s*//\s?\w[^\n]*")
+_QUOTED = re.compile(r"\s*\"[^\"\n]*")
+# Before a text that source code holds between quotes: a call, a comparison, a constant.
+_IN_SOURCE = re.compile(
+    r"(?:\w\s?\(\s?|\w\s?\([^()\"'\n]{0,60},\s?|[!=]=\s?|\b[A-Z][A-Z_]{3,40}\s?=\s?)(?:[bfrLuBFRU]|u8)?[\"'`][^\"'`\n]{0,80}$"
+)
 
 
 class Token:
@@ -71,7 +77,15 @@ class Token:
         if self.start > _NEAR:
             return False
         before = self.text[: self.start].lstrip(_PUNCTUATION)
-        return len(before) <= 3 and " " not in before
+        return len(before) <= 3 and " " not in before and before != "//"
+
+    @property
+    def in_source(self) -> bool:
+        """True when it stands in a string of source code: `print("…`, `== b'…`, `LOGE(TAG, "…`; or in a comment behind words."""
+        text, start = self.text, self.start
+        if start <= _NEAR and (_COMMENT.match(text, 0, start) or (_QUOTED.match(text, 0, start) and text.endswith('";'))):
+            return True
+        return _IN_SOURCE.search(text[max(0, start - 160) : start]) is not None or source_code(text[max(0, start - 120) : start])
 
     @property
     def listed(self) -> bool:
@@ -83,11 +97,6 @@ class Token:
         return self.text[self.end : self.end + 1] == quote and after != "" and after in follows
 
     @property
-    def in_code(self) -> bool:
-        """True when it stands in a string that a line of source code prints."""
-        return source_code(self.text[max(0, self.start - 120) : self.start])
-
-    @property
     def rest(self) -> str:
         """What follows on the line (its beginning, when the line is long)."""
         return self.text[self.end : self.end + _NEAR]
@@ -95,7 +104,7 @@ class Token:
     @property
     def ends(self) -> bool:
         """True when nothing but punctuation follows on its line."""
-        return not self.rest.strip(" \t`*_'\".:-)")
+        return not self.rest.strip(" \t`*_'\".:-),;]")
 
 
 def _by_common_part(hints: Iterable[str]) -> dict[str, list[str]]:
@@ -133,7 +142,7 @@ class Lexer:
             (key, [(hint, tuple(by_hint[hint])) for hint in hints]) for key, hints in _by_common_part(by_hint).items()
         ]
 
-    def scan(self, text: str, line: int, without: frozenset[str] = frozenset()) -> list[Token]:
+    def scan(self, text: str, line: int, *, without: frozenset[str] = frozenset()) -> list[Token]:
         """The tokens of `text`, left to right, not overlapping; those of the kinds `without` don't count as any."""
         for kind, whole in self._rows:
             m = whole(text) if kind not in without else None
@@ -144,7 +153,7 @@ class Lexer:
         search = self._search
         ahead = []
         for i in self._always.union(*hit) if hit else self._always:
-            m = search[i](text) if self._kinds[i] not in without else None
+            m = search[i](text) if not without or self._kinds[i] not in without else None
             if m is not None:
                 ahead.append((m.start(), i, m))
         tokens: list[Token] = []

@@ -17,27 +17,28 @@ from typing import Final
 _PATTERN = re.compile(
     rb"""
     x(?:cep(?:ti|\S\Son)|cvaddr|:\ (?:cont|sys|bearssl)|(?<=[:=]0x)(?:(?<=rst:0x)|(?<=epc[13]=0x)))
-    |k(?:>>>|<<<|\ stack\ \[|&gt;|\ smash|\ canary|\ overflow|\ memory|\ watchdog|trace)
+    |V[12]\ verif|k(?:\ \d\ (?:inv|sig)|>>>|<<<|\ stack\ \[|&gt;|\ smash|\ canary|\ overflow|\ memory|\ watchdog|trace)
     |b(?:oot(?::\ ?\**0x|\ mode|:\ ESP-IDF|\ verif|reason|able|\ reason|\ failed|\ signature|:\*)|ort(?:\(\)|\ called))
     |valid\ (?:head|ima|and)
-    |w(?:aiting\ for|nout\ )
+    |w(?:ait(?:ing\ for|\ u(?:art|sb)|\ spi)|nout\ )
     |_(?:send_comm|core_dump|exception:|main\.c|loader\.c|cal\[|sync\ f|open\ f|upload_m)
     |'(?:ed\ ?\(|t\ fi(?:nd|t\ in))
     |J(?:an\ |un\ |ul\ )
     |G(?:u|eneric\ Reset)
     |H(?:A-?256|EAP:|\ DETECTED|ochladen|a\ ocurr)
-    |P(?:ANIC|anic\ |ermissionE|yboard|ython\ v)
+    |P(?:ANIC|anic\ |C\ 0x|ermissionE|yboard|ython\ v)
     |U(?:MP\ |T\ HERE|nable\ to\ c|ne\ erreur)
     |W(?:yst|DT\ (?:reset|@)|rite\ timeout|atchdog\ Reset)
     |R(?:OM:|om\ -?\d|estart(?:Reason|\ info|\ [Rr]eason)|\ not\ in\ IRAM|eset\ [RrCc]|ebooting|eason\ of|EPL)
     |F(?:atalE|ailed\ (?:to\ |uploading)|ileNot|ehler\ beim|alling\ back)
-    |A(?:\ fatal|n\ error\ occ|T\ version|T\+GMR|ssertion\ ['\xe2])
-    |E(?:rrno|rror(?:\ (?:while|during|[12])|\(\d|:\ (?:Please|Could))|XCEPTION!!|RROR\]:\ [AEHN]|r\ is\ een)|!!\ A\ panic|C(?:rash(?:ed)?\ (?:at\ \d|\#|in\ b)|OM\d|annot\ conf|ouldn't|onnection\ lost)|Ocorreu|\xd1\x81\xd0\xba\xd0\xb5\xd1\x82\xd1\x87|\xe4\xb8\x8a\xe4\xbc\xa0|/dev/(?:tty|cu)|THONNY|MicroPython|D(?:evice\ is|uring\ Up)|Problem\ upl
+    |A(?:\ fatal|n\ error\ occ|T\ version|T\+GMR|\d{1,2}\ {1,8}:\ 0x|ssertion\ ['\xe2])
+    |E(?:rrno|rror(?:\ (?:while|during|[12])|\(\d|:\ (?:Please|Could))|XCEPTION!!|RROR\]:\ [AEHN]|r\ is\ een)|!!\ A\ panic|=\ (?:THREADS?\ |CURRENT\ THREAD|ALL\ MEMORY)|C(?:rash(?:ed)?\ (?:at\ \d|\#|in\ b)|OM\d|annot\ conf|ouldn't|onnection\ lost)|Ocorreu|\xd1\x81\xd0\xba\xd0\xb5\xd1\x82\xd1\x87|\xe4\xb8\x8a\xe4\xbc\xa0|/dev/(?:tty|cu)|THONNY|MicroPython|D(?:evice\ is|uring\ Up)|Problem\ upl
+    |You\ are\ in\ safe|&nbsp;|\xc2\xa0
     |N(?:LR\ jump|o\ (?:signature|module))|L(?:atest\ crash|ost\ conn)|K(?:\ version|\ failed|\\?"|\xe2\x80)|T(?:rap\ \d|imed\ out\ wait|he\ device\ has)|MEPC|XC(?:VADDR|CAUSE)|\+CIPUP
     """,
     re.VERBOSE,
 )
-_WORDS: Final = (b"assert", b"terminate called", b"register dump", b"raw repl", b"mpremote")
+_WORDS: Final = (b"ssert", b"mcause: ", b"terminate called", b"register dump", b"raw repl", b"mpremote")
 
 _search = _PATTERN.search
 

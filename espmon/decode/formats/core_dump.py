@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 TOKENS = (
     Spec("core-report", r"={3,}\s{0,3}ESP32\S{0,4} CORE DUMP (?P<what>START|END)\s{0,3}={0,}", (" core dump ",)),
+    Spec("core-middle", r"={6,} (?:THREAD \d{1,3} \(TCB: 0x[0-9a-fA-F]{1,8}|CURRENT THREAD (?:REGISTERS|STACK|BACKTRACE)|THREADS INFO|ALL MEMORY REGIONS)", ("== thread", "== current thread ", "== all memory regions")),
     Spec("core-start", r"={0,}\s{0,3}CORE DUMP START\s{0,3}={3,}|={3,}\s{0,3}CORE DUMP START", ("core dump start",)),
     Spec("core-end", r"={0,}\s{0,3}CORE DUMP END\s{0,3}={3,}|={3,}\s{0,3}CORE DUMP END", ("core dump end",)),
     Spec("core-mongoose", r"-{2,}\s{0,3}BEGIN CORE DUMP\s{0,3}-{2,}", ("begin core dump",)),
@@ -23,15 +24,25 @@ TOKENS = (
 
 def start(facts: Interpreter, token: Token) -> None:
     """A block begins."""
+    if token.in_source:
+        return
     kind = {"core-start": "base64", "core-mongoose": "mongoose", "core-report": "espcoredump-report"}[token.kind]
     if token.kind == "core-report" and token["what"] == "END":
-        facts.end_core_dump(token)
+        facts.end_core_dump(token, kind)
     else:
         facts.begin_core_dump(token, kind)
 
 
+def middle(facts: Interpreter, token: Token) -> None:
+    """A part of the report whose beginning is lost."""
+    if not token.in_source:
+        facts.begin_core_dump(token, "espcoredump-report", part=True)
+
+
 def end(facts: Interpreter, token: Token) -> None:
     """A block ends."""
+    if token.in_source:
+        return
     facts.end_core_dump(token)
 
 
@@ -44,7 +55,7 @@ FORMAT = Format(
     name="core-dump",
     tokens=TOKENS,
     facts={
-        "core-start": start, "core-report": start, "core-mongoose": start, "core-end": end, "core-mongoose-end": end,
+        "core-start": start, "core-report": start, "core-middle": middle, "core-mongoose": start, "core-end": end, "core-mongoose-end": end,
         "core-flash": flash,
     },
 )  # fmt: skip

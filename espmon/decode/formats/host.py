@@ -97,7 +97,7 @@ def host_error(facts: Interpreter, token: Token) -> None:
     """One failure text: the same message is stated once per stretch of text."""
     if re.search(r"\bexcept\s+\(?[\w., ]{0,80}$", token.text[max(0, token.start - 100) : token.start]):
         return
-    if token.in_code or re.match(r"\W{0,2}(?:%[sdrx]|\{)|(?:\w{1,30}:\s+)?pass\b", token["text"]):
+    if token.in_source or re.match(r"\W{0,2}(?:%[sdrx]|\{)|(?:\w{1,30}:\s+)?pass\b", token["text"]):
         return  # the line of the tool's source that prints it
     text = " ".join(token["text"].split()).strip(" \"'`")
     text = re.sub(r"(?:\\r|\\n)+.*", "", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 
 from espmon.decode.dump import Dump
@@ -12,13 +13,20 @@ from espmon.decode.scan import Spec, Token
 from espmon.events import Location
 
 _SOURCE = r"(?:[A-Za-z]:[\\/][^\n:*?<>|]{1,250}?|[\w./\\:+-]{1,250}?)\.(?:cpp|cxx|cc|c|hpp|h|ino|S|rs|inc)"
+_NEAR = 0.8
 _STOP = r"(?=\s*$|\s{2,}|\s*(?:abort\(\)|Backtrace|Core\s|Guru|ELF file|CORRUPT|Rebooting))"
 
 TOKENS = (
     Spec("abort-at", r"(?:a|A|\b\w{0,3})?bort\(\)\s{1,3}was called at PC\s{0,3}(?P<pc>0x[0-9a-fA-F]{8})(?:\s{1,3}on core\s{1,3}(?P<core>\d))?", ("was called at pc",)),
+    Spec("abort-rough", r"(?<!\w)(?P<words>[\w?()]{4,9}\s{1,2}[\w?]{2,4} [\w?]{4,7} [\w?]{1,3} [\w?]{1,3})\s{1,3}(?P<pc>0x[0-9a-fA-F]{8})(?:\s{1,3}on core\s{1,3}(?P<core>\d))?", (" at ", " pc ", " was ", " called")),
+    Spec("assert-rough", rf"(?<!\w)(?P<words>[a-z0-9?]{{4,7}} [a-z0-9?]{{4,7}}): (?P<func>[\w:~]{{3,60}}) (?P<file>{_SOURCE}):(?P<line>\d{{1,6}}) \((?P<expr>[^\n]{{1,300}}?)\)?{_STOP}", ("assert", "failed")),
     Spec(
         "assert-failed",
         rf"(?<!\w)(?i:assert failed):\s{{0,3}}(?P<func>[^\n]{{1,120}}?)\s{{1,3}}(?P<file>{_SOURCE}):(?P<line>\d{{1,6}})(?:\s{{0,3}}\((?P<expr>[^\n]{{1,300}}?)\)?{_STOP})?", ("assert failed:",),
+    ),
+    Spec(
+        "assert-failed",  # the boot loader's
+        rf"(?<!\w)Assert failed in (?P<func>[^\n,]{{1,120}}), (?P<file>{_SOURCE}):(?P<line>\d{{1,6}}) \((?P<expr>[^\n]{{1,300}}?)\){_STOP}", ("assert failed in ",),
     ),
     Spec(
         "assertion",
@@ -27,7 +35,7 @@ TOKENS = (
     ),
     Spec("assertion", rf"(?P<file>{_SOURCE}):(?P<line>\d{{1,6}}) \((?P<func>[\w:~ ]{{1,120}})\)\s?-? ?(?P<expr>)assert failed!", ("assert failed!",)),
     Spec("assertion-text", rf"(?P<text>(?<!\w)[A-Z][\w ]{{0,60}}assertion failed[^\n]{{0,160}}?){_STOP}", ("assertion failed",)),
-    Spec("corrupt-heap", rf"\w{{0,7}} ?HEAP: ?(?P<text>(?:Bad head|Bad tail|Invalid data|multi_heap|\S+\.c)[^\n]{{3,160}}?){_STOP}", ("heap:",)),
+    Spec("corrupt-heap", rf"\w{{0,7}} ?HEAP: ?(?P<text>(?:Bad head|Bad tail|Invalid data|Size at|multi_heap|\S+\.c)[^\n]{{3,160}}?){_STOP}", ("heap:",)),
     Spec("task-overflow", r"(?:\W{0,3}\w{0,5}\W{0,3}A )?(?i:stack overflow) in task\s{1,3}(?P<task>\S[^\n]{0,31}?)\s{1,3}has been detected", ("stack overflow in task",)),
     # the ESP8266's RTOS SDK prints it without a header
     Spec("canary", r"(?<!reason: )(?<!\w)Stack canary watchpoint triggered \((?P<task>[^()\n]{1,40})\)(?=\s*$|\s+Backtrace)", ("stack canary watchpoint triggered (",)),
@@ -51,6 +59,8 @@ def _opens(dump: Dump) -> bool:
 
 
 def _text(dump: Dump, token: Token, kind: str) -> str | None:
+    if token.in_source:
+        return DROP
     if not _opens(dump):
         return SPLIT
     dump.framework = dump.framework or "esp-idf"
@@ -61,6 +71,8 @@ def _text(dump: Dump, token: Token, kind: str) -> str | None:
 
 def abort_at(dump: Dump, token: Token) -> str | None:
     """`abort() was called at PC 0x… on core N`."""
+    if token.in_source:
+        return DROP
     if not _opens(dump):
         return SPLIT
     dump.marks.update({"abort", "abort-pc"})
@@ -75,6 +87,20 @@ def abort_at(dump: Dump, token: Token) -> str | None:
         dump.core = token.number("core")
     dump.strong = dump.strong or (token.leads and (token.ends or bool(token.rest.startswith((" ", "\r")) and "acktrace" in token.rest)))
     return None
+
+
+def _near(token: Token, words: str) -> bool:
+    return difflib.SequenceMatcher(None, token["words"], words, autojunk=False).ratio() >= _NEAR and not token.in_source
+
+
+def rough_abort(dump: Dump, token: Token) -> str | None:
+    """The same with letters lost or changed."""
+    return abort_at(dump, token) if token.leads and _near(token, "abort() was called at PC") else DROP
+
+
+def rough_assertion(dump: Dump, token: Token) -> str | None:
+    """`assert failed: …` with letters lost or changed."""
+    return assertion(dump, token) if token.leads and _near(token, "assert failed") else DROP
 
 
 def assertion(dump: Dump, token: Token) -> str | None:
@@ -209,6 +235,8 @@ FORMAT = Format(
     table={
         **BODY,
         **rules("- " + STATES, "abort-at", abort_at, "head"),
+        **rules("- " + STATES, "abort-rough", rough_abort, "head"),
+        **rules("- " + STATES, "assert-rough", rough_assertion, "head"),
         **rules(STATES, "guru", idf_panic.guru, "head"),
         **rules("head regs", "debug-reason", idf_panic.debug_reason, "head"),
         **rules("- " + STATES, "assert-failed assertion", assertion, "head"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 
 from espmon.decode.dump import Dump
-from espmon.decode.formats.shape import DROP, END, Format, Rule, rules
+from espmon.decode.formats.shape import DROP, END, SPLIT, Format, Rule, rules
 from espmon.decode.scan import Spec, Token
 
 _H8 = "[0-9a-fA-F]{8}"
@@ -16,8 +17,8 @@ _NAMES = (
     r"UEPC|USTATUS|UTVEC|UCAUSE|UTVAL"
 )
 # Names may stand right behind the value before them when newlines were lost.
-_STOP = rf"(?:(?![0-9a-fA-F])|(?=(?:{_NAMES})\s{{0,10}}:)|(?=Core |Backtrace|ELF |Stack |Rebooting|EXC|0x{_H8}: ))"
-REGISTER = rf"(?:(?<![\w/])|(?<=0x{_H8}))(?P<reg>{_NAMES})\s{{0,10}}:\s{{0,4}}(?:0x)?(?P<v>{_H8}){_STOP}"
+_STOP = rf"(?:(?![0-9a-fA-F])|(?=(?:{_NAMES})\s{{0,10}}:)|(?=Core |Backtrace|ELF |Stack |Rebooting|EXC|0x{_H8}: |\d\d:\d\d:\d\d))"
+REGISTER = rf"(?:(?<![\w/])|(?<=0x{_H8})|(?<=\.[chS]:\d{{3}})|(?<=\.[chS]:\d{{4}})|(?<=pp:\d{{3}}))(?P<reg>{_NAMES})\s{{0,16}}:\s{{0,4}}(?:0x)?(?P<v>{_H8}){_STOP}"
 
 TOKENS = (
     Spec("register-dump", r"(?:(?<![a-z])(?i:core)\s{1,4}(?P<core>\d)\s+)?(?i:register dump)\s?:", ("register dump",)),
@@ -27,17 +28,20 @@ TOKENS = (
     Spec("memory-row", rf"(?P<addr>{_H8})(?<![0-9a-fA-Fx].{{8}}): {{1,3}}(?P<words>0x{_H8}(?: {{1,3}}0x{_H8}){{7}})(?![0-9a-fA-F:])", (": 0x", ":  0x", ":   0x"), row=True),
     Spec("task-stack", rf"Task stack \[(?P<task>[^\]\n]{{1,30}})\] stack from \[(?:0x)?(?P<sp>{_H8})\] to \[(?:0x)?(?P<end>{_H8})\]", ("task stack [",)),
     Spec("wide-row", rf"(?<![\w:])(?P<addr>[34]{_H7}) {{2}}(?P<words>(?:0x)?{_H8}(?: (?:0x)?{_H8}){{3,15}})(?![0-9a-fA-F:])", ("  0x3", "  0x4", "  0x0", "  0xf", " a5a5a5a5", "  3f", "  40", "  00", "  ff"), inside=True),
-    Spec("memory-dump", rf"(?<!\w)Memory dump at 0x{_H8}:", ("memory dump at 0x",)),
+    Spec("memory-dump", rf"(?<!\w)Memory dump at 0x{_H8}:(?: {{1,2}}{_H8}){{0,3}}", ("memory dump at 0x",)),
     Spec("backtrace-pcs", rf"(?i:b?acktrace)\s?:\s{{0,3}}(?P<pcs>0x{_H8}(?:[ ,]{{1,3}}0x{_H8}){{1,128}})(?![0-9a-fA-F:])", ("acktrace",)),
     Spec("backtrace", r"(?i:b?acktrace)\s{0,2}:?\s{0,3}(?=0x[0-9a-fA-F]{4}|$)", ("acktrace",)),
+    Spec("backtrace-rough", rf"(?<!\w)(?P<word>[\w?]{{6,11}})\W{{0,2}}\s{{0,2}}(?=0x{_H8}:0x{_H8})", (":0x",), inside=True),
     Spec("pair", rf"0x(?P<pc>{_H8})\s?:\s?0x(?P<sp>{_H8})", (":0x", ": 0x", ":\t0x")),
     Spec("corrupted", r"\|?<-\s?(?:CORRUPTED|CONTINUES)", ("ntinues", "rrupted")),
     Spec("elf-sha", r"ELF file SHA256:\s{0,4}(?P<sha>[0-9a-f]{7,64}|[0-9A-F]{7,64})", ("elf file sha256:",)),
+    Spec("panic-twice", r"Panic handler entered multiple times\.(?: Abort panic handling\.)?(?: Rebooting ?\.\.\.)?", ("panic handler entered multiple times.",)),
     Spec("panic-end", r"Rebooting ?\.\.\.|CPU halted\.|Entering gdb stub now|Re-entered core dump", ("cpu halted.", "entering gdb stub now", "re-entered core dump", "rebooting")),
 )
 _REGISTERS = re.compile(REGISTER)
 _HEADER = re.compile(r"(?i:core)\s{1,4}(\d)\s+(?i:register dump)")
 _NUMBERED = re.compile(r"#\d{1,3}\s{1,4}$")
+_NEAR = 0.75  # of the letters: a damaged word is still taken for what it was
 _ROUGH_REGISTERS = 3
 _STRONG_REGISTERS = 8
 
@@ -45,6 +49,8 @@ _STRONG_REGISTERS = 8
 def begin_registers(dump: Dump, token: Token) -> str | None:
     """`Core  N register dump:`; a second one is the other core's (interrupt watchdog)."""
     core = token.number("core")
+    if dump.core is not None and core == dump.core and "dump" in dump.marks and (any(dump.backtraces) or dump.stacks):
+        return SPLIT  # the same core again: the header of the next crash is lost
     if set(dump.registers) - {"pc"} or (dump.registers and "abort-pc" not in dump.marks):
         dump.into_other = True
         dump.other_core = core
@@ -95,6 +101,14 @@ def begin_backtrace(dump: Dump, token: Token) -> str | None:
     return None
 
 
+def rough_backtrace(dump: Dump, token: Token) -> str | None:
+    """The word with letters lost or changed, before pairs."""
+    if difflib.SequenceMatcher(None, token["word"].lower().rstrip("x?"), "backtrace", autojunk=False).ratio() < _NEAR:
+        return DROP
+    dump.new_backtrace()
+    return None
+
+
 def lone_backtrace(dump: Dump, token: Token) -> str | None:
     """A backtrace whose crash isn't in the text; other systems print the word as well, so pairs must follow."""
     if not token.leads:
@@ -106,7 +120,7 @@ def lone_backtrace(dump: Dump, token: Token) -> str | None:
 
 
 def _plausible(pc: int, sp: int) -> bool:
-    return 0x40000000 <= (pc & 0x3FFFFFFF | 0x40000000) < 0x50000000 and (0x3F000000 <= sp < 0x41000000 or 0x4F000000 <= sp < 0x50000000)
+    return 0x40000000 <= (pc & 0x3FFFFFFF | 0x40000000) < 0x50000000 and (0x3C000000 <= sp < 0x41000000 or 0x48000000 <= sp < 0x50000000)
 
 
 def pair(dump: Dump, token: Token) -> str | None:
@@ -195,6 +209,19 @@ def panic_end(dump: Dump, token: Token) -> str | None:
     return END
 
 
+def panic_twice(dump: Dump, token: Token) -> str | None:
+    """`Panic handler entered multiple times. …`: the panic handler crashed as well; what it had said may be lost."""
+    if dump.kind is None:
+        if token.in_source or not token.leads or "Abort" not in token.text:
+            return DROP
+        dump.kind = "panic"
+        dump.framework = "esp-idf"
+        dump.strong = True
+    dump.say("Panic handler entered multiple times")
+    dump.ended = True
+    return END
+
+
 STATES = "head regs bt stack tail"
 BODY: dict[tuple[str, str], Rule] = {
     **rules(STATES, "register-dump", begin_registers, "regs"),
@@ -204,6 +231,7 @@ BODY: dict[tuple[str, str], Rule] = {
     **rules(STATES, "memory-dump corrupted", None, "head"),
     **rules("bt", "corrupted", None, "tail"),
     **rules(STATES, "backtrace", begin_backtrace, "bt"),
+    **rules(STATES, "backtrace-rough", rough_backtrace, "bt"),
     **rules(STATES, "backtrace-pcs", backtrace_pcs, "bt"),
     **rules("bt", "pair", pair, "bt"),
     **rules(STATES, "stack-memory", stack_memory, "stack"),
@@ -212,6 +240,7 @@ BODY: dict[tuple[str, str], Rule] = {
     **rules("stack", "wide-row", wide_row, "stack"),
     **rules(STATES, "elf-sha", elf_sha, "tail"),
     **rules(STATES, "panic-end", panic_end, "tail"),
+    **rules(STATES, "panic-twice", panic_twice, "tail"),
 }
 
 
@@ -231,6 +260,7 @@ _FRAGMENT = {
     **rules("-", "backtrace", lone_backtrace, "bt"),
     **rules("-", "stack-memory", stack_memory, "stack"),
     **rules("-", "task-stack", task_stack, "stack"),
+    **rules("-", "panic-twice", panic_twice, "tail"),
 }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from espmon.decode import causes
 from espmon.decode.dump import Dump
 from espmon.decode.formats.idf_body import BODY, JOINS, STATES, complete
-from espmon.decode.formats.shape import SPLIT, Format, rules
+from espmon.decode.formats.shape import DROP, SPLIT, Format, rules
 from espmon.decode.scan import Spec, Token
 
 if TYPE_CHECKING:
@@ -26,12 +26,20 @@ TOKENS = (
     ),
     Spec("guru", r"(?:\w{0,6}(?i:ru\s{1,3}))?(?i:meditation\s{1,3}error) of type (?P<reason>[\w /]{3,60}?)\s+occurr?ed on core\s+(?P<core>\d)", ("occurred on core", "occured on core")),
     Spec("guru", r"\w{0,6}(?i:ru\s{1,3}meditation\s{1,3}error)\s?:?\s{0,3}(?i:core)\s{0,4}(?P<core>\d)\s{0,3}(?i:panic'ed)(?!\s{0,3}\()(?P<reason>)", ("meditation",)),
+    # the word itself is damaged
+    Spec("guru", rf"\w{{0,6}}(?i:ru\s{{1,3}}meditation\s{{1,3}}error)\s?:?\s{{0,3}}[\w?]{{3,5}}\s{{1,4}}(?P<core>\d)\s{{0,3}}[\w'`?]{{5,9}}\s{{0,3}}\((?P<reason>[^()\n]{{2,90}}?){_REASON_END}", ("meditation",)),
     Spec("guru", rf"(?<![\w])(?i:panic'ed)\s{{0,3}}\((?P<reason>[^()\n]{{2,90}}?){_REASON_END}(?P<core>)", ("panic'ed",)),
     Spec("guru", rf"\w{{0,6}}(?i:ru\s{{1,3}}meditation\s{{1,3}}error)\s?:?\s{{0,3}}(?i:core)\s{{1,4}}{_PANICED}\s{{0,3}}\((?P<reason>[^()\n]{{2,90}}?){_REASON_END}(?P<core>)", ("meditation",)),
     Spec("guru-cut", rf"(?:\w{{0,6}}(?i:ru\s{{1,3}}meditation\s{{1,3}}error)\s?:?\s{{0,3}}(?i:core)\s{{0,4}}(?P<core>\d)\s{{0,3}})?(?<!\w){_PANICED}\s{{0,3}}\((?P<reason>[^()\n]{{0,90}}?)\s*$", ("ed (", "ed  (", "ed(")),
-    Spec("debug-reason", r"Debug exception reason:\s*(?P<reason>[^\n(]{3,80}?(?:\([^()\n]{1,40}\))?)(?=\s*$|\s+Core|\s+Register)", ("debug exception reason:",)),
+    Spec("debug-reason", r"Debug exception reason:\s*(?P<reason>[^\n(]{3,80}?\([^()\n]{1,40}\)|[^\n(]{3,80}?(?=[\s\"'`*,]*$|\s+Core|\s+Register))", ("debug exception reason:",)),
     Spec("detected-task", r'Detected in task "(?P<task>[^"\n]{1,40})"', ('detected in task "',)),
     Spec("stack-bounds", r"Stack pointer: 0x[0-9a-fA-F]{8}|Stack bounds: 0x[0-9a-fA-F]{8}|PMP(?:CFG|ADDR) ?\d{1,2}: [0-9a-fA-F]{8}", ("stack ", "pmpcfg", "pmpaddr")),
+    Spec(
+        "panic-detail",
+        r"^\s{0,4}(?P<text>(?:Cached memory region accessed while|MMU entry fault|[DI]cache |[DI]bus |Preload configurations fault|Sync configurations fault|Cache access error|Cache error active"
+        r"|(?:Write|Read|Instruction fetch) operation at address|memory type:|faulting address:|operation type:)[^\n]{0,120})",
+        ("cache", "bus ", "mmu entry fault", "configurations fault", " operation at address", "memory type:", "faulting address:", "operation type:"), inside=True,
+    ),
     Spec("guru-garbled", r"^\W{0,12}(?![^\n]{0,80}anic'ed)G\w{0,3}\s?M?\w{3,10} E\w{0,4}:[^\n]{8,80}", (" e",)),
     Spec("panic-prelude", r"A fatal error occurred\. The crash dump printed below may be used to help", ("a fatal error occurred. the crash dump printed below may be used to help",)),
 )
@@ -41,6 +49,12 @@ _REASONS = (
     "InstrFetchProhibited", "LoadProhibited", "StoreProhibited", "Double exception", "Unhandled debug exception",
     "Interrupt wdt timeout on CPU0", "Interrupt wdt timeout on CPU1",
     "Cache disabled but cached memory region accessed", "Illegal instruction", "Load access fault", "Store access fault",
+)  # fmt: skip
+# Documents and sources write a name where the reason stands.
+_PLACEHOLDER = re.compile(r"[|%<>{}$\"]")
+_KNOWN = (
+    *_REASONS, *causes.RISCV.values(), "Unhandled kernel exception", "Coprocessor exception", "Cache error",
+    "Stack protection fault", "Memory protection fault", "Unknown reason", "abort",
 )  # fmt: skip
 _WHOLE = "Guru Meditation Error: Core  0 panic'ed ("
 
@@ -65,6 +79,11 @@ def guru(dump: Dump, token: Token) -> str | None:
     if "guru" in dump.marks or dump.has_body:
         return SPLIT
     reason = " ".join(token["reason"].split()).rstrip(". ")
+    if token.in_source or _PLACEHOLDER.search(reason):
+        return DROP
+    said = reason
+    if causes.exception_number(reason) is None:
+        reason = next(iter(difflib.get_close_matches(reason, _KNOWN, 1, 0.88)), reason)
     kind = _kind(reason)
     dump.marks.add("guru")
     dump.framework = dump.framework or "esp-idf"
@@ -74,9 +93,9 @@ def guru(dump: Dump, token: Token) -> str | None:
     dump.number = causes.exception_number(reason)
     if reason and kind != "abort":
         dump.name = reason if dump.number is not None or kind == "panic" else None
-        dump.say(reason)
+        dump.say(said)
     rest = re.sub(r"^\W*(?:Exception was unhandled)?\W*", "", token.rest, count=1)
-    follows = not rest or re.match(r"(?:Core|Register|Debug|Memory|Detected|Stack|PC|MEPC|Backtrace|Exception was)\b", rest)
+    follows = not rest or "Exception was unhandled".startswith(rest) or re.match(r"(?:Core|Register|Debug|Memory|Detected|Stack|PC|MEPC|Backtrace|Exception was)\b", rest)
     dump.strong = dump.strong or (token.leads and bool(follows))
     return None
 
@@ -96,8 +115,8 @@ def garbled(dump: Dump, token: Token) -> str | None:
     """A header in shreds: taken when it is still close enough to the real one; its registers are not trusted."""
     text = token.text[token.start : token.end].strip()
     head, _, tail = text.partition("(")
-    if difflib.SequenceMatcher(None, head, _WHOLE, autojunk=False).ratio() < 0.6 or dump.kind is not None:
-        return "DROP"
+    if difflib.SequenceMatcher(None, head, _WHOLE, autojunk=False).ratio() < 0.6 or dump.kind is not None or _PLACEHOLDER.search(text):
+        return DROP
     dump.kind = "panic"
     dump.framework = "esp-idf"
     best = max(_REASONS, key=lambda r: difflib.SequenceMatcher(None, tail, r, autojunk=False).ratio())
@@ -127,6 +146,12 @@ def detected_task(dump: Dump, token: Token) -> str | None:
     return None
 
 
+def detail(dump: Dump, token: Token) -> str | None:
+    """The line that says more about a cache or memory protection error."""
+    dump.say(token["text"])
+    return None
+
+
 FORMAT = Format(
     name="idf-panic",
     tokens=TOKENS,
@@ -137,6 +162,7 @@ FORMAT = Format(
         **rules("head regs", "debug-reason", debug_reason, "head"),
         **rules("head regs", "detected-task", detected_task, "head"),
         **rules("head regs", "stack-bounds", None, "head"),
+        **rules("head", "panic-detail", detail, "head"),
         **rules("garbled", "backtrace panic-end elf-sha", None, "garbled"),
     },
     patience=10,

@@ -21,7 +21,7 @@ def lua_panic(dump: Dump, token: Token) -> str | None:
     text = token["text"].strip()
     dump.message = text[:-1] if text.endswith(")") and text.count(")") > text.count("(") else text
     before = token.text[: token.start].rstrip()
-    dump.strong = token.leads or (before[-1:] not in ("'", '"', "`", "\u00ab") and not token.in_code)
+    dump.strong = token.leads or (before[-1:] not in ("'", '"', "`", "\u00ab") and not token.in_source)
     dump.ended = True
     if text.endswith(":") and token.end == len(token.text):
         return None  # Lua's own message goes on in the next line
@@ -225,9 +225,34 @@ def named_registers(dump: Dump, token: Token) -> str | None:
     return None
 
 
+def zephyr_riscv(dump: Dump, token: Token) -> str | None:
+    """`mcause: N, Name`: every RISC-V chip under Zephyr prints this, so an address of an ESP32 must follow."""
+    if dump.kind is not None:
+        return SPLIT
+    dump.kind = "exception"
+    dump.framework = "zephyr"
+    dump.number, dump.name = token.number("n"), token["name"].strip()
+    dump.say(dump.name)
+    return None
+
+
+def zephyr_register(dump: Dump, token: Token) -> str | None:
+    """`a0: H8`, `mepc: H8`; `mtval` without leading zeros."""
+    value = int(token["v"], 16)
+    dump.registers.setdefault(token["reg"], value)
+    if any(first <= value < end for first, end in _ESP32_RISCV):
+        dump.strong = True
+    return None
+
+
+# Memory of the RISC-V ESP32s that other chips hardly use: data and code of C3 and C2, of C6, H2, C5 and C61, and flash.
+_ESP32_RISCV = ((0x3FC80000, 0x3FCF0000), (0x40370000, 0x403E0000), (0x40800000, 0x40890000), (0x42000000, 0x43000000))
+
 ZEPHYR = Format(
     name="zephyr",
     tokens=(
+        Spec("zephyr-rv", r"(?<!\w)mcause: (?P<n>\d{1,2}), (?P<name>[A-Z][\w /-]{3,40}?)(?=\s*$|\s{2,}|\s<)", ("mcause: ",)),
+        Spec("zephyr-rv-reg", r"(?<!\w)(?P<reg>a\d|t\d|s\d{1,2}|ra|sp|mepc|mstatus|mtval): {1,2}(?P<v>(?<!mtval: )[0-9a-f]{8}|(?<=mtval: )[0-9a-f]{1,8})(?![\w:]|\s{1,3}end:)", (": ",), inside=True),
         Spec("zephyr-fatal", r"\*\* CPU (?P<core>\d) EXCCAUSE (?P<n>\d{1,2}) \((?P<name>[^()\n]{3,60})\)", (" exccause ",)),
         Spec("zephyr-regs", r"\*\* {1,3}(?P<regs>(?:(?:PC|PS|A\d{1,2}|LBEG|SAR|THREADPTR) (?:0x[0-9a-f]{1,8}|0)[^\n]{0,80}))", ("** ",), inside=True),
         Spec("zephyr-thread", r"Current thread: 0x[0-9a-fA-F]{4,16} \((?P<task>[^()\n]{1,40})\)", ("current thread: 0x",), inside=True),
@@ -236,6 +261,8 @@ ZEPHYR = Format(
     ),
     table={
         **rules("- told bt", "zephyr-fatal", zephyr_fatal, "told"),
+        **rules("- told bt", "zephyr-rv", zephyr_riscv, "told"),
+        **rules("told", "zephyr-rv-reg", zephyr_register, "told"),
         **rules("told", "zephyr-regs", named_registers, "told"),
         **rules("told bt", "zephyr-error", None, "told"),
         **rules("told bt", "zephyr-thread", lambda d, t: setattr(d, "task", t["task"]), "told"),
@@ -259,7 +286,7 @@ def nuttx_user(dump: Dump, token: Token) -> str | None:
     dump.framework = "nuttx"
     dump.number = token.number("n", 16)
     dump.name = causes.XTENSA.get(dump.number if dump.number is not None else -1)
-    dump.task = token.groups.get("task")
+    dump.task = token.groups.get("task") or dump.task
     dump.say(token.text[token.start : token.end])
     dump.strong = True
     return None
@@ -287,15 +314,38 @@ def nuttx_registers(dump: Dump, token: Token) -> str | None:
     return None
 
 
+def nuttx_assert(dump: Dump, token: Token) -> str | None:
+    """`up_assert: Assertion failed … task: NAME`: before or after the exception that it is about."""
+    if dump.kind is None and token.in_source:
+        return DROP
+    if dump.task is None:
+        dump.task = token["task"]
+    dump.framework = "nuttx"
+    return None
+
+
+def nuttx_trace(dump: Dump, token: Token) -> str | None:
+    """`[BackTrace| 4|0]:  0x… 0x…`: a long one goes on in further lines of the same task."""
+    if not dump.backtraces:
+        dump.new_backtrace()
+    for word in token["pcs"].split():
+        dump.frame(int(word, 16), None)
+    return None
+
+
 NUTTX = Format(
     name="nuttx",
     tokens=(
+        Spec("nuttx-assert", r"(?:up_assert|dump_assert_info|_assert): Assertion failed[^\n]{0,120}? task(?:\(CPU\d\))?: (?P<task>\S[^\n]{0,30}?)(?=\s*$|\s{2})", ("assertion failed",)),
+        Spec("nuttx-trace", r"(?:(?:sched_dumpstack|sched_backtrace|backtrace): )?\[ ?BackTrace ?\| ?\d{1,4}\|\d\]: {1,3}(?P<pcs>0x[0-9a-f]{8}(?: 0x[0-9a-f]{8}){0,40})", ("backtrace",), inside=True),
         Spec("nuttx-user", r"xtensa_user_panic: User Exception: EXCCAUSE=(?P<n>[0-9a-fA-F]{2,8})(?: task: (?P<task>\S{1,40}))?", ("user exception: exccause=",)),
         Spec("nuttx-riscv", rf"riscv_exception: EXCEPTION: (?P<name>[A-Z][\w/ -]{{3,60}})\. {{1,2}}MCAUSE: (?P<n>[0-9a-f]{{1,8}})(?:, EPC: (?P<epc>{_H8}))?(?:, MTVAL: (?P<mtval>{_H8}))?", ("exception: ",)),
         Spec("nuttx-regs", rf"(?:up_dump_register|(?:riscv|xtensa|up)_registerdump):(?P<regs>(?:\s{{1,6}}[A-Z]\w{{1,5}}:\s?{_H8}){{1,9}})", ("up_dump_register:", "_registerdump:"), inside=True),
         Spec("nuttx-text", r"(?:dump_assert_info|up_assert|riscv_exception|dump_stackinfo|stack_dump|dump_stacks): ", ("dump_", "up_assert: ", "riscv_exception: ", "stack_dump: "), inside=True),
     ),
     table={
+        **rules("- told", "nuttx-assert", nuttx_assert, "told"),
+        **rules("told", "nuttx-trace", nuttx_trace, "told"),
         **rules("- told", "nuttx-user", nuttx_user, "told"),
         **rules("- told", "nuttx-riscv", nuttx_riscv, "told"),
         **rules("told", "nuttx-regs", nuttx_registers, "told"),
@@ -308,16 +358,45 @@ NUTTX = Format(
 
 
 def hal_exception(dump: Dump, token: Token) -> str | None:
-    """`Exception 'NAME' mepc=…, mtval=…`."""
+    """`Exception 'NAME' mepc=…, mtval=…`, `Exception occurred on ProCpu 'NAME'`, `Exception: NAME, Context {…`."""
     if dump.kind is not None and dump.number is not None:
         return SPLIT
+    name = token.groups.get("name") or "Breakpoint"
     dump.kind = "exception"
     dump.framework = "esp-hal"
-    dump.number, dump.name = causes.exception_number(token["name"]), token["name"]
-    dump.registers["mepc"], dump.registers["mtval"] = int(token["pc"], 16), int(token["va"], 16)
-    dump.say(token["name"])
+    dump.number, dump.name = causes.exception_number(name), name
+    if token.groups.get("pc"):
+        dump.registers["mepc"], dump.registers["mtval"] = int(token["pc"], 16), int(token["va"], 16)
+    if token.groups.get("cpu"):
+        dump.core = int(token["cpu"] == "App")
+    dump.say(name)
     dump.strong = True
     return None
+
+
+def hal_context(dump: Dump, token: Token) -> str | None:
+    """`Context { PC: 32, …` or `TrapFrame { ra: …`: all in one line, hexadecimal with eight digits or, later, decimal."""
+    pairs = re.findall(r"(\w{2,14}): ([0-9a-fA-F]{1,10})(?!\w)", token["regs"])
+    base = 16 if all(len(value) == 8 for _, value in pairs) else 10
+    for name, value in pairs:
+        if base == 16 or value.isdigit():
+            dump.registers.setdefault(name.lower(), int(value, base) & 0xFFFFFFFF)
+    _hal_cause(dump)
+    return None
+
+
+def hal_register(dump: Dump, token: Token) -> str | None:
+    """`NAME=0x…`, `RA/x1=0x…`: in rows below `Context` or `TrapFrame`."""
+    dump.registers.setdefault(token["reg"].partition("/")[0].lower(), int(token["v"], 16))
+    _hal_cause(dump)
+    return None
+
+
+def _hal_cause(dump: Dump) -> None:
+    """The number that stands in a register is surer than the one behind a name."""
+    cause = dump.registers.get("exccause")
+    if cause is not None and cause in causes.XTENSA:
+        dump.number = cause
 
 
 def hal_panic(dump: Dump, token: Token) -> str | None:
@@ -348,17 +427,24 @@ def hal_frame(dump: Dump, token: Token) -> str | None:
 ESP_HAL = Format(
     name="esp-hal",
     tokens=(
-        Spec("hal-exception", rf"Exception '(?P<name>[A-Z][\w /-]{{3,40}})' mepc=(?:0x)?(?P<pc>{_H8}), mtval=(?:0x)?(?P<va>{_H8})", ("' mepc=",)),
+        Spec("hal-exception", rf"(?:\[(?P<cpu>Pro|App)Cpu\] )?Exception '(?P<name>[A-Z][\w /-]{{3,40}}?)(?: \(\d{{1,2}}\))?' mepc=(?:0x)?(?P<pc>{_H8}), mtval=(?:0x)?(?P<va>{_H8})", ("' mepc=",)),
+        Spec("hal-exception", rf"Breakpoint exception at (?:0x)?(?P<pc>{_H8}), mtval=(?:0x)?(?P<va>{_H8})", ("breakpoint exception at ",)),
+        Spec("hal-exception", r"Exception occurr?ed on (?P<cpu>Pro|App)Cpu '(?P<name>[A-Z]\w{3,40})'", ("cpu '",)),
+        Spec("hal-exception", r"Exception: (?P<name>[A-Z]\w{3,40}), (?=Context \{)", (", context {",)),
+        Spec("hal-context", r"(?:Context|TrapFrame) \{ (?P<regs>\w{2,8}: [0-9a-fA-F]{1,10}[^{}\n]{0,1500})\}?", ("context {", "trapframe {")),
+        Spec("hal-reg", rf"(?<![\w/])(?P<reg>PC|PS|A1[0-5]|A\d|SAR|EXCCAUSE|EXCVADDR|LBEG|LEND|LCOUNT|THREADPTR|SCOMPARE1|BR|ACCLO|ACCHI|M[0-3]|F64\w{{1,3}}|FCR|FSR|F1[0-5]|F\d|MSTATUS|MCAUSE|MTVAL|MTVEC|(?:RA|SP|GP|TP|[AST]\d{{1,2}}|S0/FP)/x\d{{1,2}})\s?=\s?0x(?P<v>{_H8})(?![0-9a-fA-F])", ("=0x",), inside=True),
         Spec("hal-panic", r"={12,40} PANIC ={12,40}|!! A panic occurr?ed in '(?P<file>[^'\n]{1,200})', at line (?P<line>\d{1,6})", ("= panic =", "!! a panic occur")),
         Spec("hal-place", r"panicked at (?P<file>[\w./\\-]{1,200}\.rs):(?P<line>\d{1,6}):\d{1,5}", ("panicked at ",), inside=True),
         Spec("hal-frame", r"(?:^|(?<=\] ))\s{0,4}0x(?P<pc>4[0-9a-fA-F]{7})(?=\s*$| \([a-z_]{3,30} )", ("0x4",), inside=True),
     ),
     table={
         **rules("- told", "hal-exception", hal_exception, "told"),
+        **rules("told", "hal-context", hal_context, "told"),
+        **rules("told", "hal-reg", hal_register, "told"),
         **rules("- told bt", "hal-panic", hal_panic, "told"),
         **rules("told", "hal-place", hal_place, "told"),
         **rules("told", "backtrace", idf_body.begin_backtrace, "bt"),
-        **rules("bt", "hal-frame", hal_frame, "bt"),
+        **rules("told bt", "hal-frame", hal_frame, "bt"),
         **rules("bt", "pair", idf_body.pair, "bt"),
     },
     patience=12,

@@ -95,7 +95,11 @@ def reset_reason(facts: Interpreter, token: Token) -> None:
     elif "[debug" in line or re.search(r"\]\[\w", line):
         source = "esphome"
     is_8266 = facts.chip in (None, "esp8266")
-    reset = resets.rst_info(int(numbered[1]), numbered[2]) if numbered else resets.reason_text(text, esp8266=is_8266)
+    reset = resets.reason_text(numbered[2] if numbered else text, esp8266=is_8266)
+    if numbered and is_8266 and (reset.code == int(numbered[1]) or (reset.code is None and not reset.abnormal)):
+        reset = resets.rst_info(int(numbered[1]), numbered[2])
+    elif numbered and source == "esp-link":
+        source = "idf"  # ESP-IDF counts its reasons differently
     if reset.meaning is None and not re.search(r"(?i)reset|restart|watchdog|wdt|power|sleep|exception|panic|brown|software|external|deep", text):
         return
     facts.emit(Reset, token, source=source, reset=reset)
@@ -285,7 +289,7 @@ def esphome_begin(dump: Dump, token: Token) -> str | None:
     """The headline; repeated ones begin another report."""
     if dump.report is not None and (dump.message or dump.registers):
         return SPLIT
-    if token.in_code:
+    if token.in_source:
         return DROP
     dump.report = "esphome"
     dump.strong = token.leads or token.text[: token.start].rstrip()[-1:] in ("]", ":")
@@ -499,4 +503,42 @@ PRETTY = Format(
     patience=2,
 )
 
-FORMATS = (RESET_INFO, NODEMCU, ESPURNA, ESPRUINO, ESPHOME, TASMOTA, PRETTY)
+# --- CircuitPython: why it started in safe mode ----------------------------------------------------------------------
+
+
+def safe_mode(dump: Dump, token: Token) -> str | None:
+    """`You are in safe mode because:`; the reason stands in the next lines."""
+    dump.report = "circuitpython"
+    return None
+
+
+def safe_reason(dump: Dump, token: Token) -> str | None:
+    """`Hard fault: memory access or instruction error.` and the like."""
+    dump.say(token["text"])
+    text = token["text"]
+    abnormal = re.search(r"(?i)fault|crash|watchdog|brown|power|memory|NLR|corrupt|overflow|interrupt|abort|exception", text) is not None
+    dump.reset = ResetCause(name=text, meaning="CircuitPython started in safe mode", abnormal=abnormal)
+    dump.strong = True
+    return None
+
+
+CIRCUITPYTHON = Format(
+    name="circuitpython-safe-mode",
+    tokens=(
+        Spec("safe-mode", r"You are in safe mode because:", ("you are in safe mode because:",)),
+        Spec(
+            "safe-reason", r"^\s{0,4}(?P<text>(?:Hard fault: |Internal watchdog timer|Watchdog timer expired|Fault detected by|Unable to allocate (?:the heap|to the heap)|Heap (?:allocation when|was corrupted)"
+            r"|Interrupt error|(?:The )?[Pp]ower dipped|Crash into the HardFault|NLR jump failed\. |Invalid memory access|The microcontroller's power|You pressed )[^\n]{0,120})",
+            ("hard fault: ", "watchdog timer", "fault detected by", "unable to allocate", "heap ", "interrupt error", "power", "crash into", "nlr jump failed. ", "invalid memory access", "you pressed "), inside=True,
+        ),
+        Spec("safe-text", r"CircuitPython core code crashed hard\. Whoops!", ("circuitpython core code crashed hard.",), inside=True),
+    ),
+    table={
+        **rules("-", "safe-mode", safe_mode, "told"),
+        **rules("told", "safe-text", None, "told"),
+        **rules("told", "safe-reason", safe_reason, END),
+    },
+    patience=2,
+)
+
+FORMATS = (CIRCUITPYTHON, RESET_INFO, NODEMCU, ESPURNA, ESPRUINO, ESPHOME, TASMOTA, PRETTY)

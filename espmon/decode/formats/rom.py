@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,13 @@ TOKENS = (
     Spec("boot-8266", r"(?<!\w)\S{0,3}oot mode ?: ?\((?P<x>\d{1,2}) ?, ?(?P<y>\d{1,2})\)(?P<cause>)(?P<date>)", ("oot mode",)),
     Spec(
         "boot-32",
-        r"(?<![A-Za-z])(?:rst|rs|rt|st|t) ?: ?(?P<code>[0-9a-zA-Z?]{1,5}) {0,2}\(? ?(?P<name>[A-Z][A-Z0-9_?]{2,40})\w?\W{0,6}\w{1,5} ?: ?(?P<raw>0x[0-9a-fA-F]{1,4})\**(?: {0,2}\((?P<mode>[A-Za-z0-9_?/]{2,60}(?:\([A-Za-z0-9_/?.]{0,60}\)?)?)\)?|(?![0-9a-fA-F]|\s*$))", (":0x", ": 0x"),
+        r"(?<![A-Za-z])(?:rst|rs|rt|st|t) ?: ?(?P<code>[0-9a-zA-Z?]{1,5}) {0,2}\(? ?(?P<name>[A-Z][A-Z0-9_?]{2,40}|N/A)\w?\W{0,6}\w{1,5} ?: ?(?P<raw>0x[0-9a-fA-F]{1,4})\**(?: {0,2}\((?P<mode>[A-Za-z0-9_?/]{2,60}(?:\([A-Za-z0-9_/?.]{0,60}\)?)?)\)?|(?![0-9a-fA-F]|\s*$))", (":0x", ": 0x"),
+    ),
+    # letters lost or changed: only what is still close to a known name counts
+    Spec(
+        "boot-32-rough",
+        r"(?<![A-Za-z])[a-z?]{1,4}\W{0,2}(?P<code>0x[0-9a-fA-F]{1,2})\W{0,3}(?P<name>[A-Za-z0-9_?]{5,40})\W{1,5}[a-z?]{2,5}\d?\W{0,2}(?P<raw>0x[0-9a-fA-F]{1,4})(?![0-9a-fA-F])"
+        r"\W{0,4}(?P<mode>[A-Za-z0-9_?/]{6,60}(?:\([^()\n]{0,60}\)?)?)", ("_boot", "flash_", "download", "spi_"),
     ),
     Spec("boot-32-cut", r"(?<!\w)rst:(?P<code>0x[0-9a-fA-F]{1,2}) \((?P<name>[A-Z][A-Z0-9_]{2,40})\)(?:,b?o?o?t?:?(?P<raw>0x[0-9a-fA-F]{1,3}|0x?)?)?(?=\s*$)", ("rst:",)),
     # newlines added in the middle of the reset line
@@ -44,22 +51,22 @@ TOKENS = (
     Spec("spi-line", r"SPIWP:0x[0-9a-fA-F]{1,2}|(?:SPI )?mode:\w{3,8}, clock div:\d+", (", clock div:", "spiwp:0x")),
     Spec("load-32", r"load:(?P<addr>0x[0-9a-fA-F]{8}),len:(?P<len>(?:0x|-)?[0-9a-fA-F]{1,10})", ("load:",)),
     Spec("brownout", r"(?i:b?r?ownout detector \w{2,4} \w{6,10}|brownout \w{4,9} was \w{6,10}|detector was triggered)", ("ownout ", "detector was triggered")),
-    Spec("waiting-download", r"(?i:waiting for download)", ("waiting for download",)),
+    Spec("waiting-download", r"(?i:waiting for (?:sdio host|download))|wait (?:uart|usb|spi)0?(?:/sdio)? download(?:\(secure mode\))?", ("waiting for download", "waiting for sdio host", "wait u", "wait spi download")),
     Spec("waiting-host", r"(?i:waiting for host)", ("waiting for host",)),
-    Spec("invalid-header", r"(?i:nvalid header) ?: ?(?P<v>[0O]x[0-9a-fA-F]{8})(?![0-9a-fA-F])", ("nvalid header",)),
+    Spec("invalid-header", r"(?i:nvalid header) ?: ?(?P<v>[0O]x[0-9a-fA-F]{6}(?:[0-9a-fA-F]{2})?)(?![0-9a-fA-F])", ("nvalid header",)),
     Spec("flash-read", r"(?i:flash read err),? ?(?P<n>\w{0,6})", ("flash read err",)),
     Spec("csum-err", r"csum err(?: ?: ?0x[0-9a-fA-F]{1,2} ?!= ?0x[0-9a-fA-F]{1,2})?", ("csum err",)),
     Spec("ets-main", r"(?<![\w\"/])ets_(?:main|loader)\.c(?: {1,2}(?P<n>\d{1,4}))?", ("ets_main.c", "ets_loader.c")),
     Spec("ets-assert", r'assertion "[^"\n]{1,120}" failed: file "ets_main\.c", line \d+(?:, function: \w+)?', ('" failed: file "ets_main.c", line ',)),
-    Spec("secure-boot", r"(?i:secure boot) (?:verification failed|check failed)|No signature block magic byte found|(?i:secure boot signature verification failed)|Signature verification failed|(?i:sig block 0 invalid)", ("no signature block magic byte found", "secure boot ", "sig block 0 invalid", "signature verification failed")),
-    Spec("sha-mismatch", r"SHA-256 comparison failed", ("sha-256 comparison failed",)),
+    Spec("secure-boot", r"(?i:secure boot)(?: V[12])? (?:verification failed|check fail(?:ed)?)|No signature block magic byte found|(?i:secure boot signature verification failed)|Sig block \d (?:invalid|signed with untrusted key|signature verification failed)|Signature verification failed|Signature Check Failed|Invalid mode for secure boot download", ("no signature block magic byte found", "secure boot ", "sig block ", "signature verification failed", "signature check failed")),
+    Spec("sha-mismatch", r"SHA-256 (?:simple hash )?comparison failed", ("sha-256 ",)),
     Spec("basic", r"Falling back to built-in command interpreter", ("falling back to built-in command interpreter",)),
     Spec("rf-cal", r"rf_cal\[\d\] ?!= ?0x[0-9a-fA-F]{1,2},? ?is ?0x[0-9a-fA-F]{1,2}|rf_cal_sec\b[^\n]{0,20}(?:err|fail)[^\n]{0,40}", ("rf_cal",)),
     Spec(
         "loader-error",
         r"No bootable app partitions[^\n]{0,60}|(?:Factory|Test|OTA) app partition[^\n]{0,20} is not bootable|Failed to (?:verify|load) partition table"
         r"|partition \d+ invalid magic number 0x[0-9a-fA-F]+|[Ii]mage at 0x[0-9a-fA-F]+ has invalid magic byte[^\n]{0,60}|invalid segment length 0x[0-9a-fA-F]+"
-        r"|no good rom available|backup boot failed|Invalid image block, can't boot|ota data partition invalid and no factory|Image length \d+ doesn't fit in partition length|failed to load bootloader header|Rom -?\d(?: at [0-9a-fA-F]{1,8})? is bad|(?:This chip is|image requires chip rev|Image requires efuse)[^\n]{0,90}revision?[^\n]{0,80}", (" has invalid magic byte", " invalid magic number 0x", " is bad", " is not bootable", "backup boot failed", "invalid image block", "ota data partition invalid", "fit in partition length", "failed to load bootloader header", " partition table", "invalid segment length 0x", "no bootable app partitions", "no good rom available", "revisio"),
+        r"|no good rom available|backup boot failed|Invalid image block, can't (?:boot|verify)|Checksum failure\. Calculated 0x[0-9a-fA-F]{2} stored 0x[0-9a-fA-F]{2}|(?<!\w)Checksum failed\. Calculated 0x[0-9a-fA-F]{1,2} read 0x[0-9a-fA-F]{1,2}|Loading RECOVERY Bootloader|Image hash failed - image is corrupt|Failed to verify app image @ 0x[0-9a-fA-F]+|load partition table error!|ota data partition invalid and no factory|Image length \d+ doesn't fit in partition length|failed to load bootloader header|Rom -?\d(?: at [0-9a-fA-F]{1,8})? is bad|(?:This chip is|image requires chip rev|Image requires efuse)[^\n]{0,90}revision?[^\n]{0,80}", (" has invalid magic byte", " invalid magic number 0x", " is bad", " is not bootable", "backup boot failed", "invalid image block", "ota data partition invalid", "fit in partition length", "checksum fail", "loading recovery bootloader", "image hash failed", "failed to verify app image", "load partition table error!", "failed to load bootloader header", " partition table", "invalid segment length 0x", "no bootable app partitions", "no good rom available", "revisio"),
     ),
 )
 
@@ -68,6 +75,12 @@ _SAID = re.compile(r"[a-z]{2,} [a-z]{2,} [^a-z]{0,3}$|(?:^|[.!?] )(?:[Tt]he|[Aa]
 # Words, then an opening quote: a sentence that quotes. JSON has a quote before its colon.
 _QUOTES = re.compile(r"[^\W\d_]{3,}\s{1,3}(?P<q>[\"'`\u00ab])\s?$")
 _GOES_ON = re.compile(r"[^A-Za-z]{1,4}(?!load|wdt|tail|chksum|csum|ets)[a-z]{2,} [a-z]{2,}")
+
+
+
+def _quoted(token: Token) -> bool:
+    """True in a sentence that quotes what a board prints."""
+    return _SAID.search(token.text[max(0, token.start - 60) : token.start]) is not None and _GOES_ON.match(token.rest) is not None
 
 
 def boot_8266(facts: Interpreter, token: Token) -> None:
@@ -86,8 +99,8 @@ def boot_8266(facts: Interpreter, token: Token) -> None:
         return
     if not cause and not token.leads and not re.search(r"ets|Jan|201|rst|aus", token.text[max(0, token.start - 40) : token.start]):
         return  # a sentence about boot modes
-    if not token.groups.get("date") and _SAID.search(token.text[max(0, token.start - 60) : token.start]) and _GOES_ON.match(token.rest):
-        return  # a sentence that quotes a banner
+    if not token.groups.get("date") and _quoted(token):
+        return
     first = token.start
     while first < token.end and not token.text[first].isalnum():
         first += 1
@@ -114,8 +127,10 @@ def rom_line(facts: Interpreter, token: Token) -> None:
 
 def boot_32(facts: Interpreter, token: Token) -> None:
     """`rst:0xN (NAME),boot:0xN (MODE)`; a damaged number is read from the name."""
+    if token.in_source or _quoted(token):
+        return
     name = token["name"].strip("?")
-    chip = facts.rom_chip
+    chip = None if facts.rom_chip == "esp8266" else facts.rom_chip
     raw = token.groups.get("raw")
     known = resets.known_name(name)
     printed = re.fullmatch(r"0?x?([0-9a-fA-F]{1,2})", token["code"])
@@ -132,6 +147,18 @@ def boot_32(facts: Interpreter, token: Token) -> None:
     if name and re.search(r"BROWN_?OUT|_BOD_", name):
         meaning, remedies = causes.BROWNOUT
         facts.once("brownout", Brownout, token, message=name, meaning=meaning, remedies=remedies)
+
+
+def boot_32_rough(facts: Interpreter, token: Token) -> None:
+    """A reset line with damaged letters: the numbers are read when name and mode are nearly those of a ROM."""
+    chip = facts.rom_chip
+    tables = [resets.NAMES[chip]] if chip is not None and chip in resets.NAMES else list(resets.NAMES.values())
+    names = {name for table in tables for name in table.values()}
+    near = difflib.get_close_matches(token["name"].upper(), names, 1, 0.8)
+    mode = difflib.get_close_matches(token["mode"][:19], ("SPI_FAST_FLASH_BOOT", "DOWNLOAD_BOOT(UART0", "DOWNLOAD(USB/UART0)", "DOWNLOAD", "SPI_FLASH_BOOT", "HSPI_FLASH_BOOT"), 1, 0.7)
+    if near and mode:
+        token.groups["name"] = near[0]
+        boot_32(facts, token)
 
 
 def boot_32_cut(facts: Interpreter, token: Token) -> None:
@@ -172,16 +199,16 @@ def brownout(facts: Interpreter, token: Token) -> None:
 
 
 def waiting_download(facts: Interpreter, token: Token) -> None:
-    """`waiting for download`: the ROM says so on a line of its own."""
+    """`waiting for download` and its kin: the ROM says so on a line of its own."""
     if not (token.leads and token.ends) and not facts.on_banner_line:
         return
     meaning, remedies = causes.DOWNLOAD
     facts.failure("download-mode", token)
-    facts.once("download", DownloadMode, token, message="waiting for download", meaning=meaning, remedies=remedies)
+    facts.once("download", DownloadMode, token, message=token.text[token.start : token.end], meaning=meaning, remedies=remedies)
 
 
 def _flash(facts: Interpreter, token: Token, message: str | None = None) -> None:
-    if token.in_code:
+    if token.in_source:
         return
     message = " ".join((message or token.text[token.start : token.end]).split())
     meaning, remedies = causes.flash_error(message)
@@ -234,7 +261,7 @@ FORMAT = Format(
     name="rom",
     tokens=TOKENS,
     facts={
-        "boot-8266": boot_8266, "boot-32": boot_32, "boot-32-cut": boot_32_cut, "boot-32-tail": boot_32_tail, "rom-32": rom_line, "rom-date": rom_line,
+        "boot-8266": boot_8266, "boot-32": boot_32, "boot-32-rough": boot_32_rough, "boot-32-cut": boot_32_cut, "boot-32-tail": boot_32_tail, "rom-32": rom_line, "rom-date": rom_line,
         "build": nothing, "spi-line": nothing, "saved-pc": saved_pc, "load-32": load_32, "brownout": brownout,
         "waiting-download": waiting_download, "waiting-host": in_context, "invalid-header": invalid_header,
         "flash-read": flash_error, "csum-err": in_context, "ets-main": in_context, "ets-assert": flash_error,
