@@ -219,7 +219,7 @@ def run_daemon(
 
 def _load() -> None:
     """Imports now what is otherwise imported when it is first needed: months later the files may be another version's."""
-    for name in ("espmon.decode", "espmon.app.autorate", "espmon.symbolize"):
+    for name in ("espmon.decode", "espmon.app.autorate", "espmon.symbolize", "espmon.port.rfc2217"):
         importlib.import_module(name)
 
 

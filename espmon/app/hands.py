@@ -17,7 +17,7 @@ from espmon.app.rate import WishRate
 from espmon.app.readers import Readers
 from espmon.app.watch import Watch
 from espmon.errors import PortGone, PortProblem
-from espmon.port import SerialPort, run_steps
+from espmon.port import SerialPort
 from espmon.store.database import Database
 
 
@@ -124,6 +124,8 @@ class Hands:
         """Pulls EN low for a moment on a port that is borrowed, and says so. Raises `PortProblem` when there are no lines."""
         if not port.set_lines(dtr=False, rts=False):
             raise PortProblem(watch.name, f"{watch.name} has no DTR and RTS lines: the board can't be reset through it")
+        from espmon.port import run_steps
+
         sequence = reset_sequence(port)
         with watch.judging:
             for each in watch.rate.before_reset(time.time()):

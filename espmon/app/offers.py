@@ -10,7 +10,6 @@ from espmon.app.decoding import Decoding
 from espmon.app.hands import Hands
 from espmon.app.rate import WishRate
 from espmon.app.watch import Watch
-from espmon.port.rfc2217 import Rfc2217Server, Shared
 from espmon.store.database import Database
 
 _log = logging.getLogger(__name__)
@@ -60,6 +59,8 @@ class Offers:
         def told(text: str) -> None:
             _log.info("%s: %s", watch.name, text)
             self._database.audit(time.time(), watch.name, "RFC 2217", text)
+
+        from espmon.port.rfc2217 import Rfc2217Server, Shared
 
         try:
             watch.offered = Rfc2217Server(Shared(watch.write, set_lines, set_baud, baud), watch.name, host, number, told)

@@ -8,7 +8,6 @@ which is in ``docs/design/daemon.md``.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import threading
@@ -276,6 +275,8 @@ class Supervisor:
         for each in list(self.watches.values()):
             if each.device is not None and (each.device == name or os.path.realpath(each.device) == real):
                 return each
+        import difflib
+
         near = difflib.get_close_matches(name, list(self.watches), 3, 0.5)
         known = ", ".join(self.watches) or "none is configured"
         raise UsageProblem(f"no board is called {name!r}", f"did you mean {' or '.join(near)}?" if near else f"boards: {known}")

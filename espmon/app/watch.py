@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import espmon.events as ev
 from espmon.app.config import Section
@@ -14,8 +15,10 @@ from espmon.app.rate import RateFollower
 from espmon.app.recovery import RecoveryPolicy
 from espmon.errors import PortGone, PortProblem
 from espmon.port import Chunk, PortIdentity, SerialPort
-from espmon.port.rfc2217 import Rfc2217Server
 from espmon.store.portlog import PortLog
+
+if TYPE_CHECKING:
+    from espmon.port.rfc2217 import Rfc2217Server
 
 INBOX_BYTES = 4 << 20  # bytes that wait for the decoder, per port; the raw log has them all the same
 BOOT_TEXT_BYTES = 2048  # what is heard after a reset into the loader is text up to the first frame, at most so much
