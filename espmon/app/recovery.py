@@ -296,6 +296,8 @@ class RecoveryPolicy:
         if stored := state.get("incident"):
             self.incident = Incident(**stored)
             self.incident.interrupted = "the host stopped"
+            # the dead host may have left it in its loader or in reset: silence is no sign of health
+            self._life = _Life(heard=False)
             self._cause = self.incident.cause
             if self.incident.running is None and self.incident.judging_since is None:
                 # stored between two rungs: what was decided had not begun
@@ -874,10 +876,13 @@ class RecoveryPolicy:
             incident.running = None
             return [self._say(rung, "failed", at, f"{why} in the middle"), *self._give_up(at, f"{why} again and again")]
         if rung not in IN_LOADER:
-            # a reset is over either way; the board's next boot judges it
-            incident.running = None
-            incident.judging_since = at
-            return [self._say(rung, "failed", at, f"{why} in the middle")]
+            # the board may be in its loader, or held in reset: the same once more lets it out
+            reason = f"{why} during {rung}"
+            self._rung_at = at
+            return [
+                self._say(rung, "started", at, reason),
+                Do(port=self.port, rung=rung, incident=incident.id, reason=reason, resume=True),
+            ]
         if self.mode != "flash" or self.settings.image is None:
             incident.running = None
             return [self._say(rung, "failed", at, f"{why} in the middle"), *self._give_up(at, "flashing is not allowed any more")]

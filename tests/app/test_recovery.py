@@ -730,3 +730,20 @@ def test_by_hand_budgets_and_pauses_are_overruled_and_nothing_else() -> None:
 )
 def test_what_boot_roms_and_boot_loaders_print_is_no_talk(line: bytes, ordinary: bool) -> None:
     assert is_ordinary(line) is ordinary
+
+
+@pytest.mark.parametrize("rung", [Rung.RESET, Rung.LEAVE])
+def test_a_host_that_dies_in_a_reset_may_leave_the_board_in_its_loader_so_it_is_reset_again(rung: Rung) -> None:
+    s = Story()
+    s.loop()
+    if rung is Rung.LEAVE:
+        s.done()
+        s.boot(2.0)
+        s.boot(2.0)
+    again = Story(state=json.loads(json.dumps(s.policy.state())), at=s.at)
+    again.at = s.at
+    again.wait(5.0)
+    assert [(d.rung, d.resume) for d in again.wanted] == [(rung, True)]
+    assert again.done() is rung
+    again.wait(40.0)
+    assert "healthy recovered" not in again.said, "silence after a host's death is no sign of health"
