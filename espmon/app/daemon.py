@@ -184,12 +184,12 @@ def run_daemon(
     note: Path | None = None
     try:
         server.start()
-        note = register(server.place, supervisor)
         if prepare is not None:
             prepare(supervisor)
         _on_signals(stop, wants_reload)
         supervisor.open_boards()
         # what follows takes as long again as all before; what boards say meanwhile is read and logged
+        note = register(server.place, supervisor)
         _load()
         from espmon.app.rungs import Rungs
 

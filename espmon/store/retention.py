@@ -19,27 +19,34 @@ _Found = tuple[float, int, Segment]  # when written to last (Unix s), bytes on t
 
 
 def pack_segment(segment: Segment) -> bool:
-    """Compresses a closed segment; the raw file goes only when the packed one is on the disk. True when it was done."""
-    raw, packed = segment.raw_path, segment.packed_path
+    """Compresses a closed segment, the bytes before their index; a file goes only when its packed one is on the disk. True
+    when both are packed."""
+    bytes_done = _pack(segment.raw_path, segment.packed_path)
+    return bytes_done and _pack(segment.index_path, segment.packed_index_path)
+
+
+def _pack(plain: Path, packed: Path) -> bool:
     if packed.exists():
         # renamed into place, then interrupted: the packed one is whole
         with contextlib.suppress(FileNotFoundError):
-            raw.unlink()
+            plain.unlink()
         return True
     fresh = packed.with_name(packed.name + ".new")
     try:
-        with raw.open("rb") as source, fresh.open("wb") as sink:
+        with plain.open("rb") as source, fresh.open("wb") as sink:
             with gzip.GzipFile(filename="", mode="wb", fileobj=sink, compresslevel=6, mtime=0) as z:
                 shutil.copyfileobj(source, z, 256 * 1024)
             sink.flush()
             os.fsync(sink.fileno())
+            found = os.fstat(source.fileno())
+        os.utime(fresh, ns=(found.st_atime_ns, found.st_mtime_ns))  # its age counts from the last byte, not from now
         os.replace(fresh, packed)
-        raw.unlink()
+        plain.unlink()
     except OSError as error:
         with contextlib.suppress(OSError):
             fresh.unlink()
         if error.errno not in REFUSALS and not isinstance(error, FileNotFoundError):
-            _log.warning("%s: %s", raw, error)
+            _log.warning("%s: %s", plain, error)
         return False
     return True
 
@@ -74,13 +81,16 @@ class Retention:
                     continue
                 facts = self._packed.get(segment)
                 if facts is None:
-                    if limits.compress and segment.raw_path.exists() and segment.closed() and not low_on_space():
-                        pack_segment(segment)
+                    done = not segment.raw_path.exists() and not segment.index_path.exists()
+                    if limits.compress and not done and segment.closed() and not low_on_space():
+                        done = pack_segment(segment)
                     facts = ended(segment), segment.disk_bytes()
+                    if done:
+                        packed[segment] = facts
+                else:
+                    packed[segment] = facts
                 if stop():
                     return
-                if segment in self._packed or not segment.raw_path.exists():
-                    packed[segment] = facts
                 mine.append((*facts, segment))
             everything += _prune(mine, limits.keep_bytes, limits.keep_s if by_age else None, now)
         self._packed = packed
@@ -97,7 +107,7 @@ class Retention:
 
 def ended(segment: Segment) -> float:
     """When it was written to last (Unix s), 0.0 when it is gone."""
-    for path in (segment.index_path, segment.packed_path, segment.raw_path):
+    for path in (segment.index_path, segment.packed_index_path, segment.packed_path, segment.raw_path):
         with contextlib.suppress(OSError):
             return path.stat().st_mtime
     return 0.0

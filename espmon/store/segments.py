@@ -1,6 +1,6 @@
 """The raw log on the disk: append-only segments of exactly the bytes received, and an index that says when each came.
 
-One folder per port. A segment is ``SEQ-OPENED.log`` (raw bytes, later ``.log.gz``) and ``SEQ-OPENED.idx``; SEQ is a running
+One folder per port. A segment is ``SEQ-OPENED.log`` (raw bytes) and ``SEQ-OPENED.idx``, both later with ``.gz``; SEQ is a running
 number of eight digits, because a clock can jump and a number can't; OPENED is the opening time in UTC. No segment is
 ever renamed or opened again: a new process starts a new segment and marks what the old one left unfinished
 (:func:`mark_torn`). Written by :mod:`espmon.store.portlog`, read by :mod:`espmon.store.logreader`, compressed and deleted by
@@ -123,10 +123,19 @@ class Segment:
     def index_path(self) -> Path:
         return self.folder / f"{self.stem}.idx"
 
+    @property
+    def packed_index_path(self) -> Path:
+        return self.folder / f"{self.stem}.idx.gz"
+
+    @property
+    def _paths(self) -> tuple[Path, ...]:
+        # data first, so that a removal that is interrupted leaves no index without bytes unnoticed for long
+        return self.raw_path, self.packed_path, self.index_path, self.packed_index_path
+
     def disk_bytes(self) -> int:
         """Bytes that the segment's files take."""
         total = 0
-        for path in (self.raw_path, self.packed_path, self.index_path):
+        for path in self._paths:
             with contextlib.suppress(OSError):
                 total += path.stat().st_size
         return total
@@ -136,7 +145,17 @@ class Segment:
         try:
             return list(parse_index(self.index_path.read_bytes()))
         except OSError:
-            return []
+            return list(parse_index(self._packed_index()))
+
+    def _packed_index(self) -> bytes:
+        out = bytearray()
+        try:
+            with gzip.open(self.packed_index_path, "rb") as f:
+                while piece := f.read(256 * 1024):
+                    out += piece
+        except (OSError, EOFError, zlib.error):
+            pass  # none, or damaged: what was readable is believed as far as its checksums go
+        return bytes(out)
 
     def closed(self) -> bool:
         """True when a CLOSE or TORN record ends the segment: nobody writes to it any more."""
@@ -157,8 +176,8 @@ class Segment:
             return gzip.open(self.packed_path, "rb")  # type: ignore[return-value]  # GzipFile is a BinaryIO in all that we use
 
     def remove(self) -> None:
-        """Deletes the segment: data first, so that an index never outlives its bytes unnoticed for long."""
-        for path in (self.raw_path, self.packed_path, self.index_path):
+        """Deletes the segment."""
+        for path in self._paths:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 

@@ -254,7 +254,7 @@ def _old_state(folder: Path, *, boards: int, segments: int, megabytes: int) -> N
         first = segments_of(log / f"b{i}")[0]
         pack_segment(first)
         for number in range(2, segments // boards + 1):
-            for path in (first.packed_path, first.index_path):
+            for path in (first.packed_path, first.packed_index_path):
                 shutil.copyfile(path, path.with_name(path.name.replace("00000001-", f"{number:08d}-")))
     Database(folder / "state" / "espmon.sqlite").close()
     connection = sqlite3.connect(folder / "state" / "espmon.sqlite")

@@ -377,6 +377,34 @@ def test_an_interrupted_compression_is_finished(tmp_path: Path) -> None:
     assert pack_segment(segment)
     assert not segment.raw_path.exists()
     assert stored(tmp_path / "p") == b"text\n" * 100
+    whole = segment.packed_index_path.read_bytes()
+    segment.packed_index_path.unlink()
+    segment.index_path.write_bytes(gzip.decompress(whole))  # killed between the bytes and their index
+    LogWriter(tmp_path, LogLimits(keep_s=None)).keep(5.0)
+    assert segment.packed_index_path.read_bytes() == whole
+    assert not segment.index_path.exists()
+    segment.packed_index_path.write_bytes(whole[: len(whole) // 2])
+    assert stored(tmp_path / "p") == b"text\n" * 100, "times may be lost with a damaged index, bytes never"
+
+
+def test_an_index_is_packed_with_its_bytes_and_says_the_same(tmp_path: Path) -> None:
+    """A board that says a little every moment makes an index larger than its log."""
+    log = PortLog(tmp_path, "p", LogLimits())
+    for i in range(2000):
+        log.append(b"tick\r\n", 1.7e9 + i * 0.05, i * 0.05)
+        log.drain(1.7e9 + i * 0.05, i * 0.05)
+    log.close(1.7e9 + 100, 100.0)
+    (segment,) = sg.segments(tmp_path / "p")
+    before, lines, size, age = segment.records(), list(text_lines(read_log(tmp_path / "p"))), segment.disk_bytes(), ended(segment)
+    assert pack_segment(segment)
+    assert segment.records() == before
+    assert list(text_lines(read_log(tmp_path / "p"))) == lines
+    assert ended(segment) == age
+    assert raw_size(segment) == 12_000
+    assert segment.disk_bytes() * 3 < size
+    assert sg.mark_torn(tmp_path / "p", 1.8e9) == []
+    segment.remove()
+    assert list((tmp_path / "p").iterdir()) == [tmp_path / "p" / "latest"]
 
 
 def test_since_start_and_tail(tmp_path: Path) -> None:
