@@ -85,7 +85,7 @@ def _held(port: str, config_path: str | None, state_dir: str | None) -> bool:
     # neither a device nor a port's name here: a board's name, and its daemon doesn't run
     from espmon.port import names
 
-    return not Path(names.device_path(port)).exists() and sys.platform != "win32" and "/" not in port
+    return sys.platform != "win32" and "/" not in port and names.device_path(port) == port and not Path(port).exists()
 
 
 def _status_knows(port: str, config_path: str | None, state_dir: str | None) -> bool:

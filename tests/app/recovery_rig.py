@@ -20,7 +20,9 @@ from espmon.app.bare import BareOptions, BareRecovery
 from espmon.app.rate import FixedRate
 from espmon.board.board import Board
 from espmon.board.demo import crash_logs, demo_image
+from espmon.board.image import read_image
 from espmon.board.live import idf_pieces, new_flash
+from espmon.board.nor import NorFlash
 from espmon.board.settings import settings_from
 from espmon.decode import Decoder
 from espmon.errors import PortGone
@@ -314,7 +316,8 @@ class Bench:
         part = next(((o, c) for o, c in self.pieces if o == boot), None)
         if part is not None and not self.repaired and bytes(self.cells) != self.before:
             whole = self.cells[boot : boot + len(wanted)] == wanted
-            starts = self.cells[first] == wanted[:0x1000].ljust(0x1000, b"\xff") or self.cells[boot] == 0xE9
+            # as the ROM sees it: header, checksum, digest
+            starts = read_image(NorFlash(bytearray(self.cells)), self.board.silicon).fault is None
             if starts and not whole and self.cells[first] != self.before[first]:
                 return "half a boot image would start"
         return None

@@ -255,6 +255,7 @@ def test_the_command_tells_wrong_words(tmp_path: Path) -> None:
     assert run(tmp_path, "sim://esp8266", "--reset-only", "--mode", "flash").returncode == 2
     assert run(tmp_path, "sim://esp8266", "--healthy", "(").returncode == 2
     assert run(tmp_path, "nosuchboard").returncode == 10, "a board's name, and no daemon runs"
+    assert run(tmp_path, "ttyUSB97").returncode == 5, "a port, and it isn't there"
 
 
 def test_no_thread_is_left_behind(tmp_path: Path) -> None:

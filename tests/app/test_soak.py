@@ -30,3 +30,13 @@ def test_kills_lose_nothing_that_was_written(tmp_path: Path) -> None:
 def test_replugged_boards_are_the_right_ones(tmp_path: Path) -> None:
     report = soak.replugs(tmp_path, cycles=6, renames=4)
     assert [line for line in report.lines if "of another board" in line] == ["  b0: 5 lines, 0 of another board", "  b1: 5 lines, 0 of another board"]
+
+
+def test_hosts_that_die_at_any_moment_of_a_recovery_are_followed_by_one_that_ends_it(tmp_path: Path) -> None:
+    from tests.soak.recovery import Tally, kill_everywhere, never_healed
+
+    tally = Tally()
+    kill_everywhere("esp8266", "segment", tmp_path, tally, most=6)
+    assert never_healed(tmp_path, tally, rounds=1) <= 6
+    assert tally.problems == []
+    assert tally.came_back == tally.must_come_back == 6, tally.by_case

@@ -11,7 +11,7 @@ import pytest
 
 from espmon.cli.events import in_words
 from espmon.cli.logs import _BootStart, _from, _print_lines, _until
-from espmon.store.segments import Stretch
+from espmon.store.logreader import Stretch
 
 GARBAGE = b"rl\x00l\xe0\xfe|\x00\x8cl\xe0|\x02\x0c\x0c\x0c\x8c\x0clb|\xc2\x8c\x02\x92\xf2rb\x0cb\x8c"
 
