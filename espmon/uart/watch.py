@@ -38,12 +38,20 @@ _ENOUGH = 32
 _ENOUGH_WELL = 400
 _ENOUGH_WELL_S = 0.35
 _LATEST = 128
+#: nats per byte by which text at a rate close to ours must be likelier, when nothing was read for long (other languages and
+#: binary at our own rate: below 0.08)
+_CLOSE_MARGIN = 0.15
+#: zeros alone, at a rate that read well: the sender has become much slower, if they are so many for so long, and too few
+#: per second for a dump of empty memory
+_ZEROS_WELL = 1000
+_ZEROS_WELL_S = 2.5
+_ZEROS_SPEED = 0.4
 #: near random bytes needed before looking from above
 _ENOUGH_RANDOM = 32
 #: and how little worse than noise text must explain them, in nats per byte (real noise: 0.07 to 0.15)
 _NOISE = 0.05
 #: a board that says a little now and then: so many bytes, in so many bursts over so many seconds, are enough to look
-_SPARSE = 20
+_SPARSE = 12
 _SPARSE_BURSTS = 3
 _SPARSE_S = 4.0
 #: garbage that goes on so long at a rate that never read anything is looked at from above in any case
@@ -304,6 +312,7 @@ class RateWatch:
             self._text = 0
         else:  # opened, or opened again, at the rate that it had: nothing can come late
             self._rate_before = rate
+            self._text = 0  # what was unplugged and comes back may talk at another rate
         self._forget()
         self._next_look = _ENOUGH
         self._changed_at = at
@@ -320,7 +329,9 @@ class RateWatch:
         return [*self.close(at), self._ask(ROM_RATE, "the boot ROM's text comes at this rate")]
 
     def board_reset(self, at: float) -> None:
-        """espmon has reset the board just now."""
+        """espmon has reset the board just now. It may run other firmware than before: what was read proves nothing more."""
+        self._text = 0
+        self._calm = False
         if self._rom_until is not None:
             self._rom_until = at + _ROM_LONGEST_S
         self._set_deadline()
@@ -466,11 +477,14 @@ class RateWatch:
         if well and (count < _ENOUGH_WELL or lasted < _ENOUGH_WELL_S):
             self._next_look = max(count + 16, _ENOUGH_WELL)
             return
-        if heard.count(0) > 0.97 * count:
+        if heard.count(0) > 0.97 * len(heard):
             lower = 115200 if self.rate > 230400 else _LOW_RATE
             # from far above, the boot ROM's text is all zeros too, for a moment
             enough = 2 * _ENOUGH if self.rate <= 230400 or lasted >= 2 * _ROM_LASTS_S else _EVIDENCE_MOST * 8
-            if lower < self.rate and count >= enough and not well:
+            if well:
+                speed = count / max(lasted, 0.001) * 10 / self.rate
+                enough = _ZEROS_WELL if lasted >= _ZEROS_WELL_S and speed < _ZEROS_SPEED else count + 1
+            if lower < self.rate and count >= enough:
                 out.append(self._ask(lower, "only zeros arrive: the board sends much slower"))
             return
         heard = heard[-_EVIDENCE_MOST:]
@@ -530,7 +544,7 @@ class RateWatch:
         best = guess(heard, self.rate)
         if best is None:
             return
-        if patient and 0.84 < best.rate / self.rate < 1.19 and best.rate != self.rate and best.margin > 0.3 * best.received:
+        if patient and 0.84 < best.rate / self.rate < 1.19 and best.rate != self.rate and best.margin > _CLOSE_MARGIN * best.received:
             self._follow(out, best)  # a rate close to ours that text is clearly likelier at
             return
         if not self._may_look_up():
