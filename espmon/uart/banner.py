@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from espmon.uart.wire import BITS_PER_CHAR, RECEIVERS, Reception, waveform
+from espmon.uart.wire import BITS_PER_CHAR, NOTHING, RECEIVERS, Reception, waveform
 
 ROM_RATE = 74880
 """How people name the rate of a 26 MHz ESP8266's ROM; 52 MHz / 694 = 74928 is what it sends."""
@@ -26,6 +26,7 @@ WRONG_BIT = 10
 LOST_BYTE = 100
 #: a digit is told when each other value costs this much more (docs/design/uart.md: half of one wrong byte)
 MARGIN = 12
+_DOUBT = 0.1
 #: a banner is rejected when it costs more per byte: cut, interrupted, or no banner
 WORST_PER_BYTE = 9.0
 #: the same for the fixed words before the first digit, which any other text misses by 30 and more
@@ -64,27 +65,31 @@ _TAILS: tuple[tuple[tuple[bytes, ...], frozenset[int], frozenset[int]], ...] = (
     ((b"ets_main.c",), _SPEECHLESS, frozenset({0, 2, 3})),
     ((b"unknown reset\r\n", b"load 0x40"), _ALL_CAUSES - {1, 2, 4}, frozenset({3})),
     ((b"unknown reset\r\n", b"waiting for"), _ALL_CAUSES - {1, 2, 4}, _SDIO),
-    ((b"unknown reset\r\n", b"ets_main.c"), _ALL_CAUSES - {1, 2, 4}, frozenset({0, 2, 3})),
+    # after an unknown cause the ROM stops with `ets_main.c`, whatever the mode
+    ((b"unknown reset\r\n", b"ets_main.c"), _ALL_CAUSES - {1, 2, 4}, _ALL_MODES),
     ((b"unknown reset\r\n",), _ALL_CAUSES - {1, 2, 4}, _ALL_MODES),
 )
 
 #: Clock errors (sender against receiver) that are tried: crystals and dividers are within 2 %, odd adapters within 5 %.
 _ERRORS = (0.0, -0.005, 0.005, -0.01, 0.01, -0.015, 0.015, -0.02, 0.02)
 _USUAL_RECEIVERS = 6
+_ODD_RECEIVERS = range(7, len(RECEIVERS))
 _WIDE_ERRORS = (-0.03, 0.03, -0.04, 0.04, -0.05, 0.05)
+_ODD_ERRORS = (0.0, -0.01, 0.01, -0.02, 0.02)
 
 # How the first look for a banner is made: three bytes in a row that the fixed words can make in a few receptions.
 _SEED_ERRORS = (0.0, -0.015, 0.015, -0.035, 0.035)
+_ODD_SEED_ERRORS = (0.0, -0.012, 0.012)
 _SEEDS_NEEDED = 4
 _SEED_SPAN = 40
 # Bytes that look like the fixed words again and again, and never are a banner, must not cost their 15 ms each: after so many
 # in a row a few receptions decide whether the rest is tried at all.
-_PATIENCE = 64
-_QUICK = tuple((error, receiver) for error in (0.0, -0.015, 0.015) for receiver in (0, 2, 4))
+_PATIENCE = 24
+_QUICK = ((0.0, 0), (-0.015, 0), (0.015, 0), (0.0, 4), *((0.0, r) for r in _ODD_RECEIVERS))
 
 _Labels = tuple[int, int, int]
 _FREE: _Labels = (-1, -1, -1)
-_State = tuple[int, _Labels]
+_State = tuple[float, _Labels]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,12 +118,14 @@ class BannerReader:
         self.received_at = received_at
         self.sent_at = sent_at
         self._receptions: dict[tuple[float, int], Reception] = {}
-        self._seeds: dict[int, int] = {}
+        self._seeds: dict[int, float] = {}
         self._beginnings: frozenset[bytes] = frozenset()
         self._line_ends: frozenset[bytes] = frozenset()
         self._best: list[tuple[float, int]] = []
-        self._misses = 0  # places that looked like a banner and were none, since the last that was one
         scaled = received_at * ROM_RATE / sent_at
+        # where a frame covers few bits, one that starts anywhere can be read as nearly anything
+        self._odd = _ODD_RECEIVERS if scaled < 2.5 * ROM_RATE else _ODD_RECEIVERS[:2]
+        self._misses = 0  # places that looked like a banner and were none, since the last that was one
         #: False where nothing can be read, or everything is read as plain text
         self.able = LOWEST_RATE <= scaled <= HIGHEST_RATE and abs(scaled / ROM_RATE - 1) > 0.015
 
@@ -132,35 +139,34 @@ class BannerReader:
             found = self._receptions[key] = Reception(ratio, RECEIVERS[receiver])
         return found
 
-    def _seed_table(self) -> dict[int, int]:
+    def _seed_table(self) -> dict[int, float]:
         """Three received bytes in a row -> the edge of the fixed words that the first of them can start at."""
         if not self._seeds:
-            for error in _SEED_ERRORS:
-                for receiver in (0, 1, 2, 4, 5, 6):
-                    reception = self._reception(error, receiver)
-                    steps: dict[int, tuple[tuple[int, int], ...]] = {}
-                    todo = [0]
-                    while todo:
-                        pos = todo.pop()
-                        if pos in steps or pos >= _PREFIX_END:
-                            continue
-                        frames = reception.frames(_WAVE >> pos & reception.mask)
-                        steps[pos] = tuple((byte, pos + ahead) for byte, ahead in frames)
-                        todo.extend(p for _, p in steps[pos])
-                    for pos, first in steps.items():
-                        for a, p in first:
-                            for b, q in steps.get(p, ()):
-                                for c, _ in steps.get(q, ()):
-                                    self._seeds.setdefault(a << 16 | b << 8 | c, pos)
+            keys = [(error, r) for error in _SEED_ERRORS for r in (0, 1, 2, 4, 5, 6)]
+            for error, receiver in keys + [(error, r) for error in _ODD_SEED_ERRORS for r in self._odd]:
+                reception = self._reception(error, receiver)
+                steps: dict[float, tuple[tuple[int, float], ...]] = {}
+                todo = [0.0]
+                while todo:
+                    pos = todo.pop()
+                    if pos in steps or pos >= _PREFIX_END:
+                        continue
+                    steps[pos] = tuple(_bytes_from(reception, pos))
+                    todo.extend(p for _, p in steps[pos])
+                for pos, first in steps.items():
+                    for a, p in first:
+                        for b, q in steps.get(p, ()):
+                            for c, _ in steps.get(q, ()):
+                                self._seeds.setdefault(a << 16 | b << 8 | c, pos)
         return self._seeds
 
-    def candidates(self, received: bytes) -> Iterator[list[tuple[int, int]]]:
+    def candidates(self, received: bytes) -> Iterator[list[tuple[int, float]]]:
         """Places where the fixed words seem to stand: lists of (index of a byte, edge of the banner it may be)."""
         if not self.able or len(received) < 12:
             return
         seeds = self._seed_table()
         key = received[0] << 8 | received[1]
-        hits: list[tuple[int, int]] = []
+        hits: list[tuple[int, float]] = []
         for i in range(2, len(received)):
             key = (key << 8 | received[i]) & 0xFFFFFF
             pos = seeds.get(key)
@@ -193,7 +199,9 @@ class BannerReader:
         """The first one or two bytes that are received of a banner."""
         if not self._beginnings and self.able:
             starts = [key for key, pos in self._seed_table().items() if pos == 0]
-            self._beginnings = frozenset(b for key in starts for b in (bytes((key >> 16,)), bytes((key >> 16, key >> 8 & 255))))
+            self._beginnings = frozenset(
+                b for key in starts for b in (bytes((key >> 16,)), bytes((key >> 16, key >> 8 & 255)))
+            )
         return self._beginnings
 
     def line_ends(self) -> frozenset[bytes]:
@@ -201,16 +209,16 @@ class BannerReader:
         if not self._line_ends and self.able:
             ends = set()
             for error in (0.0, -0.02, 0.02):
-                for receiver in range(len(RECEIVERS)):
+                for receiver in range(_ODD_RECEIVERS[0]):
                     reception = self._reception(error, receiver)
                     for char in range(0x20, 0x7F):
                         wave = waveform(bytes((0x30, char, 13, 10)))
-                        todo = [(0, b"")]
+                        todo: list[tuple[float, bytes]] = [(0.0, b"")]
                         seen = set(todo)
                         while todo:
                             pos, before = todo.pop()
-                            for byte, ahead in reception.frames(wave >> pos & reception.mask):
-                                pair = before[-1:] + bytes((byte,))
+                            for byte, ahead in reception.frames_at(wave, pos):
+                                pair = before[-1:] + (bytes((byte,)) if byte != NOTHING else b"")
                                 if ahead < 0:
                                     if len(pair) == 2:
                                         ends.add(pair)
@@ -222,7 +230,7 @@ class BannerReader:
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
-    def _read_at(self, received: bytes, hits: list[tuple[int, int]]) -> Banner | None:
+    def _read_at(self, received: bytes, hits: list[tuple[int, float]]) -> Banner | None:
         first = hits[0][0]
         starts: dict[int, list[tuple[_State, float]]] = {}
         for i, pos in hits[:12]:
@@ -234,7 +242,7 @@ class BannerReader:
             return None
         best = fits[0][0]
         totals: dict[_Labels, float] = {}
-        ends: dict[tuple[float, int], dict[tuple[int, int], float]] = {}
+        ends: dict[tuple[float, int], dict[tuple[int, float], float]] = {}
         for cost, key in fits[:5]:
             if cost > best + 2 * WRONG_BYTE:
                 break
@@ -256,9 +264,11 @@ class BannerReader:
             return None
         causes, xs, ys = (self._marginal(totals, n) for n in range(3))
         tail = self._read_tail(received, key, ends[key])
-        cause_set = {v for v, c in causes.items() if c < lowest + MARGIN}
-        x_set = {v for v, c in xs.items() if c < lowest + MARGIN}
-        y_set = {v for v, c in ys.items() if c < lowest + MARGIN}
+        # a receiver that none of ours is like makes each digit doubtful
+        limit = lowest + MARGIN + _DOUBT * lowest
+        cause_set = {v for v, c in causes.items() if c < limit}
+        x_set = {v for v, c in xs.items() if c < limit}
+        y_set = {v for v, c in ys.items() if c < limit}
         others = [c for v, c in causes.items() if v not in cause_set]
         told = None
         if tail is not None:
@@ -267,8 +277,6 @@ class BannerReader:
                 told = words.decode("ascii").split("\r\n")[0].strip()
                 cause_set &= tail_causes
                 x_set &= tail_modes
-        elif len(received) - last >= 16 and cause_set & _SPEECHLESS:
-            cause_set &= _SPEECHLESS
         per_byte = lowest / length
         gap = min(others, default=lowest + 60.0) - lowest
         confidence = max(0.05, min(0.99, 0.5 + 0.012 * min(gap, 40.0) - 0.05 * per_byte))
@@ -310,14 +318,23 @@ class BannerReader:
 
         # the receiver doesn't change between two banners of one capture: try what fitted before
         fits = fit(self._best)
-        if not fits and self._misses >= _PATIENCE and not fit(_QUICK):
+        if not fits and self._misses >= _PATIENCE and not fit(key for key in _QUICK if key[1] < _ODD_RECEIVERS[0] or key[1] in self._odd):
             return []
         if not fits or fits[0][0] > WRONG_BYTE:
-            fits = fit((error, r) for error in _ERRORS for r in range(_USUAL_RECEIVERS))
+            usual = [(error, r) for error in _ERRORS for r in range(_USUAL_RECEIVERS)]
+            fits = fit(usual)
             if not fits or fits[0][0] > 4 * WRONG_BYTE:
-                odd = range(_USUAL_RECEIVERS, len(RECEIVERS))
-                fits += fit((error, r) for error in _ERRORS for r in odd)
-                fits = sorted(fits + fit((error, r) for error in _WIDE_ERRORS for r in range(len(RECEIVERS))))
+                fits += fit((error, r) for error in _ERRORS for r in range(_USUAL_RECEIVERS, _ODD_RECEIVERS[0]))
+                fits += fit((error, r) for error in _WIDE_ERRORS for r in range(_ODD_RECEIVERS[0]))
+                fits += fit((error, r) for error in _ODD_ERRORS for r in self._odd)
+                fits.sort()
+            if fits and fits[0][0] > WRONG_BYTE / 2:
+                # between two clock errors that were tried
+                tried = {key for _, key in fits}
+                near = {
+                    (round(error + by, 4), r) for _, (error, r) in fits[:3] for by in (-0.005, -0.0025, 0.0025, 0.005)
+                }
+                fits = sorted(fits + fit(sorted(near - tried)))
             if fits:
                 self._best = [key for _, key in fits[:8]]
         return fits
@@ -331,13 +348,12 @@ class BannerReader:
         starts: dict[int, list[tuple[_State, float]]],
         finish: int,
         beam: float,
-    ) -> dict[tuple[int, int, _Labels], float]:
+    ) -> dict[tuple[int, float, _Labels], float]:
         """Cheapest costs at which a state passes the edge `finish`: {(byte index, edge, digits): cost}."""
-        frames = reception.frames
-        mask = reception.mask
+        frames_at = reception.frames_at
         window = reception.window
         waves: dict[_Labels, int] = {_FREE: _WAVE}
-        finals: dict[tuple[int, int, _Labels], float] = {}
+        finals: dict[tuple[int, float, _Labels], float] = {}
         bound = 1e9
         current: dict[_State, float] = {}
         last_start = max(starts)
@@ -380,7 +396,11 @@ class BannerReader:
                     state = (pos, labels)
                     if cost + LOST_BYTE < following.get(state, 1e9):
                         following[state] = cost + LOST_BYTE
-                for byte, ahead in frames(wave >> pos & mask):
+                for byte, ahead in frames_at(wave, pos):
+                    if byte == NOTHING:
+                        if ahead > 0:
+                            todo.append((pos + ahead, labels, cost))
+                        continue
                     if byte == wanted:
                         total = cost
                     else:
@@ -399,7 +419,7 @@ class BannerReader:
         return finals
 
     def _read_tail(
-        self, received: bytes, key: tuple[float, int], ends: dict[tuple[int, int], float]
+        self, received: bytes, key: tuple[float, int], ends: dict[tuple[int, float], float]
     ) -> tuple[bytes, frozenset[int], frozenset[int], int] | None:
         """What stands after the banner: (words, causes, modes, end), or None when nothing known does."""
         reception = self._reception(*key)
@@ -428,10 +448,22 @@ class BannerReader:
         return parts[0], causes, modes, end
 
 
+def _bytes_from(reception: Reception, pos: float) -> Iterator[tuple[int, float]]:
+    """The bytes that can be the next one received from edge `pos` of the banner on, each with the edge after it."""
+    todo = [pos]
+    while todo:
+        at = todo.pop()
+        for byte, ahead in reception.frames_at(_WAVE, at):
+            if byte != NOTHING:
+                yield byte, at + ahead
+            elif ahead > 0 and at < _PREFIX_END:
+                todo.append(at + ahead)
+
+
 def _follow(
     reception: Reception,
     received: bytes,
-    ends: dict[tuple[int, int], float],
+    ends: dict[tuple[int, float], float],
     parts: tuple[bytes, ...],
     gaps: tuple[bool, ...],
 ) -> tuple[float, int, int] | None:
@@ -458,8 +490,10 @@ def _follow(
     current = {(i, pos): (cost - lowest, i) for (i, pos), cost in ends.items() if cost <= lowest + 60}
     best: tuple[float, int, int] | None = None
     for _ in range(400):
-        following: dict[tuple[int, int], tuple[float, int]] = {}
-        for (i, pos), (cost, begun) in current.items():
+        following: dict[tuple[int, float], tuple[float, int]] = {}
+        todo = [(i, pos, cost, begun) for (i, pos), (cost, begun) in current.items()]
+        while todo:
+            i, pos, cost, begun = todo.pop()
             if pos >= finish:
                 matched = max(1, i - begun)
                 if best is None or cost / matched < best[0]:
@@ -468,11 +502,14 @@ def _follow(
             if i >= len(received):
                 continue
             wanted = received[i]
-            for byte, ahead in reception.frames(wave >> pos & reception.mask):
+            for byte, ahead in reception.frames_at(wave, pos):
+                to = pos + ahead if ahead >= 0 else next((b for b in begins if b > pos), finish)
+                if byte == NOTHING:
+                    todo.append((i, to, cost, begun))
+                    continue
                 total = cost if byte == wanted else cost + WRONG_BYTE + WRONG_BIT * (byte ^ wanted).bit_count()
                 if total > 120:
                     continue
-                to = pos + ahead if ahead >= 0 else next((b for b in begins if b > pos), finish)
                 state = (i + 1, to)
                 if state not in following or total < following[state][0]:
                     following[state] = (total, i if pos < begins[0] <= to else begun)

@@ -29,6 +29,8 @@ _ORDER = 10.0
 # show their statistics. Measured: docs/design/uart.md.
 _GAINS = ((48, 0.8), (100, -0.2), (200, -0.4))
 _GAIN = -0.5
+#: nats per byte to the next rate that outweigh a text which is unlike the texts that the tables were made of
+_SURE_MARGIN = 0.35
 #: rates this close leave half of the text readable; other languages look alike
 _CLOSE = (0.84, 1.19)
 _GAIN_CLOSE = 0.1
@@ -40,6 +42,10 @@ _GAIN_CLEAR = -0.9
 _MOST_TEXT = 0.9
 #: nats by which bytes that look like text must look more like garbage
 _SURE_GARBLED = 6.0
+#: share of one byte other than zero that no text has
+_SAME = 0.8
+#: a sender this much slower makes few different bytes: at most so many may cost so much
+_SLOW, _SURPRISE, _MOST_SURPRISES = 1 / 3, 8.0, 0.15
 #: ratios sender / receiver that can be told
 _RATIOS = (1 / 12.5, 6.2)
 
@@ -121,16 +127,26 @@ def text_share(received: bytes) -> float:
     return sum(len(m[0]) for m in _TEXT.finditer(received)) / max(1, len(received))
 
 
+def _monotonous(received: bytes) -> bool:
+    """One byte again and again is a pattern that somebody sends, a break or a fill: text makes several, or zeros."""
+    return max(received.count(b) for b in set(received) - {0}) > _SAME * len(received) if any(received) else False
+
+
 def wrong_rate(received: bytes, received_at: int) -> Guess | None:
     """The rate that garbage was sent at, None when it can't be told or may be no garbage at all."""
     if len(received) < _SHORTEST or received.count(0) > 0.97 * len(received) or text_share(received) > _MOST_TEXT:
         return None
     found = guess(received, received_at)
-    if found is None or found.margin < _MARGIN or found.order < _ORDER:
+    if found is None or found.margin < _MARGIN or (found.order < _ORDER and found.margin < _SURE_MARGIN * found.received):
         return None
     ratio = found.rate / received_at
-    if abs(ratio - 1) < 0.035 or not _RATIOS[0] <= ratio <= _RATIOS[1]:
+    if abs(ratio - 1) < 0.035 or not _RATIOS[0] <= ratio <= _RATIOS[1] or _monotonous(received):
         return None
+    if ratio < _SLOW:
+        # few bytes can come of a slow sender: a frame of a bus with many zeros holds others as well
+        costs = byte_costs(received[:2048], found.rate, received_at) or []
+        if sum(nats >= _SURPRISE for nats in costs) > _MOST_SURPRISES * len(costs):
+            return None
     needed = next((gain for most, gain in _GAINS if len(received) < most), _GAIN)
     if _CLOSE[0] < ratio < _CLOSE[1]:
         needed = max(needed, _GAIN_CLOSE if found.margin < _CLOSE_MARGIN * found.received else _GAIN_CLOSE_CLEAR)

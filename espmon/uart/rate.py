@@ -66,11 +66,16 @@ def _file() -> bytes:
     return content
 
 
-@cache
-def _tables(n: int) -> tuple[bytes, ...]:
+def packed(n: int) -> bytes:
+    """The tables of ratio number `n` as they stand in the file."""
     content = _file()
     begin, end = struct.unpack_from("<II", content, 8 + 4 * n)
-    joined = zlib.decompress(content[begin:end])
+    return content[begin:end]
+
+
+@cache
+def _tables(n: int) -> tuple[bytes, ...]:
+    joined = zlib.decompress(packed(n))
     size = CLASSES * 256
     return tuple(joined[at : at + size] for at in range(0, len(joined), size))
 

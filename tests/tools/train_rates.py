@@ -1,6 +1,6 @@
 """Makes ``espmon/uart/ratios.bin``: what text looks like at the wrong rate, per ratio of sender's and receiver's rate.
 
-    python -m tests.tools.train_rates [output]
+    python -m tests.tools.train_rates [output] [--only LOW HIGH]
 
 Logs of ``tests/corpus`` (three of four; the fourth is held out for the measurements) are sent through the model of
 `espmon.uart.wire` with receivers, clock errors and stalls drawn at random, and the received bytes are counted: each byte
@@ -9,16 +9,17 @@ given the class of the byte before it. Takes some minutes. The layout is describ
 
 from __future__ import annotations
 
+import argparse
 import math
+import multiprocessing
 import random
 import re
 import struct
-import sys
 import zlib
 from pathlib import Path
 
 from espmon.uart import rate
-from espmon.uart.wire import BITS_PER_CHAR, Receiver, Reception, waveform
+from espmon.uart.wire import BITS_PER_CHAR, NOTHING, Receiver, Reception, waveform
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,20 +54,61 @@ def heard(text: bytes, reception: Reception, rng: random.Random) -> bytes:
         while pos < end:
             frames = reception.frames(wave >> pos & reception.mask)
             byte, ahead = frames[0] if len(frames) == 1 else rng.choice(frames)
-            out.append(byte)
+            if byte != NOTHING:
+                out.append(byte)
             if ahead < 0:
                 break
             pos += ahead
     return bytes(out)
 
 
+WORDS = [
+    "boot", "start", "stop", "wifi", "mqtt", "temperature", "humidity", "pressure", "sensor", "relay", "channel", "connected",
+    "disconnected", "failed", "error", "warning", "ok", "done", "retry", "timeout", "free", "heap", "stack", "task", "loop", "state",
+    "value", "address", "read", "write", "flash", "sector", "update", "version", "build", "setup", "ready", "init", "config", "load",
+    "save", "motor", "light", "level", "battery", "voltage", "current", "power", "signal", "client", "server", "request", "response",
+    "status", "online", "offline", "enter", "leave", "send", "receive", "packet", "bytes", "time",
+]  # fmt: skip
+
+
+def chatter(rng: random.Random, size: int) -> bytes:
+    """Text of applications in the manners that the corpus, which is about crashes, lacks: counters, readings, JSON, tables."""
+    out = bytearray()
+    word = lambda: rng.choice(WORDS)  # noqa: E731
+    cased = lambda w: rng.choice((w, w, w.capitalize(), w.upper()))  # noqa: E731
+    number = lambda: rng.choice((str(rng.randrange(10)), str(rng.randrange(1000)), f"{rng.uniform(-20, 120):.2f}", str(rng.randrange(1 << 20))))  # noqa: E731
+    few = lambda: range(rng.randrange(1, 6))  # noqa: E731
+    while len(out) < size:
+        line = {
+            0: lambda: " ".join(cased(word()) for _ in few()),
+            1: lambda: rng.choice((", ", " ", "; ")).join(f"{cased(word())}{rng.choice(('=', ': ', ':', ' = '))}{number()}" for _ in few()),
+            2: lambda: "{" + rng.choice((", ", ",")).join(f'"{word()}":{number()}' for _ in few()) + "}",
+            3: lambda: rng.choice((",", ";", "\t", " ")).join(number() for _ in range(rng.randrange(2, 9))),
+            4: lambda: f"[{number()}] {cased(word())}: {word()} {word()} {number()}",
+            5: lambda: f"{rng.choice('EWID')} ({rng.randrange(99999)}) {word()}: {word()} {word()} {number()}",
+            6: lambda: " ".join(f"{rng.randrange(256):02{rng.choice('xX')}}" for _ in range(rng.randrange(4, 17))),
+            7: lambda: f"{rng.randrange(24):02}:{rng.randrange(60):02}:{rng.randrange(60):02} {word()}/{word()} {number()}",
+            8: lambda: rng.choice(("OK", ".", "....", "> ", "---------", "AT+" + word().upper(), "ready", "")),
+        }[rng.randrange(9)]
+        for _ in range(rng.choice((1, 1, 2, 6))):
+            out += line().encode() + rng.choice((b"\r\n", b"\r\n", b"\r\n", b"\n"))
+    return bytes(out)
+
+
 Counts = dict[int, int]
+#: bytes of text per draw, and how much of it is from the corpus
+_SAMPLE, _CORPUS_SHARE = 20_000, 0.7
 
 
 def draw(ratio: float, texts: list[bytes], rng: random.Random) -> Counts:
     """How often each (class of the byte before, byte) is heard by one receiver drawn at random."""
     sample = rng.choice((0.44, 0.5, 0.5, 0.56, rng.uniform(0.38, 0.68)))
-    receiver = Receiver(sample, rng.choice((1 / 16, 1 / 16, 1 / 8)))
+    # a start bit that is checked matters where the sender's bit is shorter than half of the receiver's
+    receiver = Receiver(sample, rng.choice((1 / 16, 1 / 16, 1 / 8)), checked=ratio > 1.4 and rng.random() < 0.4)
+    texts = rng.sample(texts, len(texts))
+    while sum(map(len, texts)) > _CORPUS_SHARE * _SAMPLE:
+        texts = [t[: len(t) * 3 // 4] if n == 0 else t for n, t in enumerate(texts[1:])]
+    texts.append(chatter(rng, int(_SAMPLE * (1 - _CORPUS_SHARE))))
     reception = Reception(1 / (ratio * (1 + rng.uniform(-0.02, 0.02))), receiver)
     counts: Counts = {}
     for text in texts:
@@ -102,8 +144,8 @@ def table(draws: list[Counts], fast: bool) -> list[float]:
 def regimes(ratio: float, texts: list[bytes], rng: random.Random) -> list[bytes]:
     """The tables of one ratio. Where samples fall near the sender's bit limits, a small clock error or another sample
     point makes other bytes of the same text: draws are clustered so that each table describes one such regime."""
-    wanted = 1 if ratio < 0.2 else 3 if ratio < 0.75 else 4 if ratio < 4.5 else 2
-    draws = [draw(ratio, texts, rng) for _ in range(7 * wanted)]
+    wanted = 1 if ratio < 0.2 else 3 if ratio < 0.75 else 4 if ratio < 1.4 else 6 if ratio < 4.9 else 3
+    draws = [draw(ratio, texts, rng) for _ in range(6 * wanted)]
     groups = [draws[k::wanted] for k in range(wanted)]
     tables = [table(g, ratio > 4.9) for g in groups]
     for _ in range(8 if wanted > 1 else 0):
@@ -115,21 +157,29 @@ def regimes(ratio: float, texts: list[bytes], rng: random.Random) -> list[bytes]
     return [bytes(min(rate.TOP, round(x / rate.NATS_PER_STEP)) for x in t) for t in tables]
 
 
+def blob(n: int) -> bytes:
+    """Table number `n` as it stands in the file."""
+    return zlib.compress(b"".join(regimes(rate.ratio_of(n), logs(held_out=False), random.Random(n))), 9)
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("output", nargs="?", type=Path, default=ROOT / "espmon/uart/ratios.bin")
+    parser.add_argument("--only", nargs=2, type=float, metavar=("LOW", "HIGH"), help="these ratios; the rest stays as it is")
+    args = parser.parse_args()
     texts = logs(held_out=False)
-    blobs = []
-    for n in range(rate.TABLES):
-        rng = random.Random(n)
-        blobs.append(zlib.compress(b"".join(regimes(rate.ratio_of(n), texts, rng)), 9))
+    wanted = [n for n in range(rate.TABLES) if not args.only or args.only[0] <= rate.ratio_of(n) <= args.only[1]]
+    with multiprocessing.Pool(2) as pool:
+        made = dict(zip(wanted, pool.map(blob, wanted, chunksize=1), strict=True))
+    blobs = [made.get(n) or rate.packed(n) for n in range(rate.TABLES)]
     out = bytearray(struct.pack("<4sHH", b"UART", rate.TABLES, rate.CLASSES))
     at = len(out) + 4 * (len(blobs) + 1)
-    for blob in blobs:
+    for packed in blobs:
         out += struct.pack("<I", at)
-        at += len(blob)
+        at += len(packed)
     out += struct.pack("<I", at) + b"".join(blobs)
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "espmon/uart/ratios.bin"
-    target.write_bytes(out)
-    print(f"{target}: {len(out)} bytes, {len(blobs)} tables from {sum(map(len, texts))} bytes of text")
+    args.output.write_bytes(out)
+    print(f"{args.output}: {len(out)} bytes, {len(blobs)} tables from {sum(map(len, texts))} bytes of text")
 
 
 if __name__ == "__main__":

@@ -105,3 +105,55 @@ def captures(seed: int = 1) -> Iterator[tuple[str, bytes]]:
         for _ in range(len(dirty) // 40):
             dirty[rng.randrange(len(dirty))] = rng.randrange(256)
         yield f"dirty {n}", bytes(dirty)
+    yield from _more(rng)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*out, value))
+
+
+def _more(rng: random.Random) -> Iterator[tuple[str, bytes]]:
+    """What else boards say at the right rate: other protocols, other spellings, long runs of one byte."""
+    protobuf = b"".join(
+        b"\x08" + _varint(1700000000 + 60 * n) + b"\x15" + struct.pack("<f", 21 + math.sin(n)) + b"\x1a\x06sensor\x20" + _varint(n * 37) for n in range(80)
+    )
+    yield "protobuf", protobuf
+    yield "protobuf cobs", b"".join(bytes((len(protobuf[n : n + 20]) + 1,)) + protobuf[n : n + 20].replace(b"\0", b"\x01") + b"\0" for n in range(0, 1200, 20))
+    rtu = []
+    for n in range(100):
+        rtu += [bytes((17, 3, 0, 0x6B, 0, 3)), bytes((17, 3, 6)) + struct.pack(">HHH", 680 + n, 0x1388, 100), bytes((17, 6, 0, 1, 0, n))]
+    yield "modbus rtu", b"".join(f + _crc(f) for f in rtu)
+    yield "modbus ascii", b"".join(b":" + f.hex().upper().encode() + b"\r\n" for f in rtu)
+    for words, codec in (("温度", "utf-8"), ("温度", "gbk"), ("気温", "shift_jis"), ("температура", "utf-8"), ("температура", "koi8-r")):
+        text = "".join(f'{{"{words}": {20 + n % 9}.{n % 10}, "状态" : "{words}"}}\r\n' for n in range(30))
+        yield f"json {codec} {words}", text.encode(codec, "replace")
+    nav = [b"\xb5\x62\x01\x07\x5c\x00" + struct.pack("<IHBBBB", 5000 * n, 2026, 11, 28, n % 24, n % 60) + struct.pack("<iiii", 85460000 + n, 472780000 - n, 4000, 3000) for n in range(40)]
+    yield "ubx nav", b"".join(f + _crc(f) for f in nav)
+    dump = rng.randbytes(512)
+    yield "hex dump", b"".join(b"%08x  %s  |%s|\r\n" % (n, dump[n : n + 16].hex(" ").encode(), bytes(b if 32 <= b < 127 else 46 for b in dump[n : n + 16])) for n in range(0, 512, 16))
+    yield "intel hex", b"".join(b":10%04X00%s%02X\r\n" % (n, dump[n : n + 16].hex().upper().encode(), n & 0xFF) for n in range(0, 512, 16))
+    for byte in (0x00, 0xFF, 0x55, 0xAA, 0x80, 0xF0, 0xE0, 0xFE):
+        yield f"{byte:02x} in text", b"ready and waiting for the next command\r\n" * 3 + bytes((byte,)) * 40 + b"ready and waiting for the next command\r\n"
+        if byte:
+            yield f"{byte:02x} only", bytes((byte,)) * 300
+    yield "55 ff", b"\x55\xff" * 200
+    blocks = [struct.pack("<BBHI", 0, 3, 1040, 0xEF) + struct.pack("<IIII", 1024, n, 0, 0) + rng.randbytes(1024) for n in range(3)]
+    stub = [struct.pack("<BBHI", 1, 3, 2, 0) + b"\0\0" for _ in range(20)]
+    for name, frames in (("esptool write", blocks), ("esptool replies", stub)):
+        yield name, b"".join(b"\xc0" + f.replace(b"\xdb", b"\xdb\xdd").replace(b"\xc0", b"\xdb\xdc") + b"\xc0" for f in frames)
+    tone = [int(12000 * math.sin(n / 5) + 3000 * math.sin(n / 1.7) + rng.gauss(0, 400)) for n in range(1000)]
+    yield "pcm s16", b"".join(struct.pack("<h", t) for t in tone)
+    yield "pcm u8", bytes(128 + (t >> 8) for t in tone)
+    yield "pcm mu-law", bytes((0x80 if t < 0 else 0) | min(127, int(16 * math.log1p(abs(t) / 64))) for t in tone)
+    yield "dmx", b"".join(b"\0" + bytes(min(255, n * k % 256) for k in range(64)) for n in range(12))
+    yield "sbus", b"".join(b"\x0f" + rng.randbytes(4) + b"\0" * 18 + b"\0\0" for _ in range(40))
+    yield "crsf", b"".join(b"\xc8\x18\x16" + bytes((0xE0, 3, 0x1F, 0xF8, 0xC0, 7, 0x3E, 0xF0, 0x81, 0x0F, 0x7C)) * 2 + rng.randbytes(1) for _ in range(50))
+    yield "lidar", b"".join(b"\x54\x2c" + struct.pack("<HH", 3600, n * 120) + b"".join(struct.pack("<HB", 400 + 9 * k, 200) for k in range(12)) + b"\x9a" for n in range(30))
+    yield "telegram p1", b"".join(b"1-0:%d.7.0(%06.3f*kW)\r\n" % (n % 80, n / 7) for n in range(60))
+    yield "menu in boxes", ("┌" + "─" * 30 + "┐\r\n" + "│ 1) Настройки   2) Выход      │\r\n" * 6 + "└" + "─" * 30 + "┘\r\n").encode() * 3
+    yield "emoji", "✅ подключено 🌡 21.5° 💧 48% 🔋 3.9V\r\n".encode() * 20
+    yield "progress", b"".join(b"\r[" + "█".encode() * n + b" " * (20 - n) + b"] %d%%" % (5 * n) for n in range(21)) * 3

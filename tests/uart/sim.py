@@ -126,7 +126,9 @@ def odd_receiver(rng: random.Random) -> Receiver:
     )
 
 
-def banner(cause: int, x: int, y: int, rng: random.Random, loads: bool = True) -> list[tuple[bytes, float, float]]:
+def banner(
+    cause: int, x: int, y: int, rng: random.Random, loads: bool = True, empty: bool = False
+) -> list[tuple[bytes, float, float]]:
     """The boot ROM's text as parts for :func:`wire` at the ROM's rate, with what follows each mode."""
     parts = [(b"\r\n ets Jan  8 2013,rst cause:%d, boot mode:(%d,%d)\r\n\r\n" % (cause, x, y), ROM_RATE, rng.choice((0, 2e-4, 3e-3)))]
     if cause == 4:
@@ -135,7 +137,7 @@ def banner(cause: int, x: int, y: int, rng: random.Random, loads: bool = True) -
         parts.append((b"unknown reset\r\n", ROM_RATE, rng.choice((0, 1e-4))))
     if x in (4, 5, 6, 7):
         parts.append((b"waiting for host\r\n", ROM_RATE, 0.01))
-    elif x in (0, 2):
+    elif x in (0, 2) or (x == 3 and empty):
         parts.append((b"ets_main.c \r\n", ROM_RATE, 0.01))
     elif x == 3 and loads:
         for address in (0x4010F000, 0x3FFE8000)[: rng.choice((1, 1, 2))]:

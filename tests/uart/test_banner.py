@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espmon.uart.banner import BannerReader
-from tests.uart import measure, sim
+from tests.uart import measure, measure2, sim, sim2
 from tests.uart.posted import WROOM_02
 
 READERS = {rate: BannerReader(rate) for rate in (38400, 57600, 76800, 115200, 230400, 250000, 460800)}
@@ -21,9 +21,9 @@ def test_the_post_that_nobody_could_read() -> None:
     assert (banner.start, banner.end) == (0, len(WROOM_02) - 1 - 4)
 
 
-@pytest.mark.parametrize(("rate", "cause", "x", "y"), [(115200, 0.98, 0.0, 0.95), (230400, 0.8, 0.95, 0.95), (250000, 0.8, 0.95, 0.95), (76800, 0.8, 0.95, 0.95), (57600, 0.4, 0.0, 0.0)])
+@pytest.mark.parametrize(("rate", "cause", "x", "y"), [(115200, 0.98, 0.95, 0.95), (230400, 0.8, 0.95, 0.95), (250000, 0.8, 0.95, 0.95), (76800, 0.8, 0.95, 0.95), (57600, 0.4, 0.0, 0.0)])
 def test_thresholds_hold_on_a_small_draw(rate: int, cause: float, x: float, y: float) -> None:
-    """The large draw: python -m tests.uart.measure. X after `ets_main.c` stays open: mode 2 or an empty flash."""
+    """The large draw: python -m tests.uart.measure. X after `ets_main.c` stays open (docs/design/uart.md)."""
     result = measure.measure_banners(rate, 12, seed=11)
     assert result.missed == 0
     assert result.invented == 0
@@ -36,6 +36,36 @@ def test_thresholds_hold_on_a_small_draw(rate: int, cause: float, x: float, y: f
 def test_odd_receivers_are_never_misread(rate: int) -> None:
     result = measure.measure_banners(rate, 12, seed=5, odd=True)
     assert result.cause.wrong + result.x.wrong + result.y.wrong == 0
+
+
+@pytest.mark.parametrize(("rate", "cause", "x", "y"), [(115200, 0.98, 0.95, 0.95), (76800, 0.8, 0.95, 0.95)])
+def test_thresholds_hold_on_the_second_simulator(rate: int, cause: float, x: float, y: float) -> None:
+    """The large draw, with cut, lossy and strange captures: python -m tests.uart.measure2."""
+    result = measure2.measure("plain", rate, 12, seed=7)
+    assert result.missed == 0
+    assert result.invented == 0
+    for score, wanted in ((result.cause, cause), (result.x, x), (result.y, y)):
+        assert score.wrong == 0
+        assert score.tellable_right >= wanted * score.tellable
+
+
+@pytest.mark.parametrize("damaged", ["zero", "lose"])
+def test_drivers_that_spoil_damaged_bytes_hide_no_boot(damaged: str) -> None:
+    rng = random.Random(damaged)
+    for value in ((1, 3, 7), (4, 3, 6), (2, 7, 5)):
+        parts, _ = sim2.boot(*value, rng)
+        capture = sim2.receive(parts, 115200, sim2.Uart(damaged=damaged), rng)
+        (banner,) = READERS[115200].read(capture)
+        assert all(said in (None, true) for said, true in zip((banner.cause, banner.x, banner.y), value, strict=True))
+
+
+def test_ets_main_after_the_banner_leaves_mode_two_and_three_open() -> None:
+    rng = random.Random(1)
+    rom = b"\r\n ets Jan  8 2013,rst cause:2, boot mode:(3,6)\r\n\r\nets_main.c "
+    capture = sim2.receive([sim2.Part(rom, sim2.ROM_RATE)], 115200, sim2.Uart(), rng)
+    (banner,) = READERS[115200].read(capture)
+    assert (banner.cause, banner.x, banner.y, banner.x_class) == (2, None, 6, {2, 3})
+    assert banner.tail == "ets_main.c"
 
 
 def test_a_banner_cut_before_its_digits_says_nothing_wrong() -> None:

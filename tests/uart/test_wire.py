@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from espmon.uart.wire import RECEIVERS, Receiver, Reception, receive, waveform
+from espmon.uart.wire import BLANKED, LOST, NOTHING, PASSED, RECEIVERS, Receiver, Reception, receive, waveform
 from tests.uart import sim
 from tests.uart.posted import WROOM_02
 
@@ -55,5 +55,14 @@ def test_model_and_simulator_agree(rate: int, centre: int) -> None:
 @given(st.integers(min_value=0), st.floats(min_value=0.2, max_value=8), st.sampled_from(RECEIVERS))
 def test_any_line_gives_frames(window: int, ratio: float, receiver: Receiver) -> None:
     for byte, ahead in Reception(ratio, receiver).frames(window):
-        assert 0 <= byte <= 255
+        assert NOTHING <= byte <= 255
         assert ahead == -1 or ahead > 0
+
+
+def test_a_damaged_byte_is_lost_or_blanked_and_a_short_start_is_none() -> None:
+    low = waveform(b"\0A") & ~(1 << 9)  # a zero byte whose stop bit is low
+    for damaged, bytes_ in ((PASSED, 0), (BLANKED, 0), (LOST, NOTHING)):
+        assert Reception(1.0, Receiver(0.5, 1 / 16, damaged=damaged)).frames(low & 0xFFFFF)[0][0] == bytes_
+    pulse = waveform(b"\xff")  # one sender bit low: a third of the receiver's bit
+    assert Reception(1 / 3, Receiver(0.5, 1 / 16)).frames(pulse & 0xFFFFFFFFFF)[0][0] == 0xFF
+    assert Reception(1 / 3, Receiver(0.5, 1 / 16, checked=True)).frames(pulse & 0xFFFFFFFFFF)[0] == (NOTHING, -1)
