@@ -31,8 +31,8 @@ def refused(*arguments: str) -> str:
 
 def test_mistakes_are_told() -> None:
     assert "esp8266" in refused("esp8366")
-    assert "faults:" in refused("esp8266", "--fault", "speed=3")
-    assert "similar: swapped" in refused("esp8266", "--set", "swaped")
+    assert "Faults:" in refused("esp8266", "--fault", "speed=3")
+    assert "Similar: swapped" in refused("esp8266", "--set", "swaped")
     assert "HOST:PORT" in refused("esp8266", "--rfc2217", "here")
 
 
