@@ -17,7 +17,7 @@ from functools import cache
 from espmon.uart.banner import ROM_RATE, BannerReader
 from espmon.uart.capture import Stretch, boundary, garbage, read_capture, text_share, wrong_rate
 from espmon.uart.rate import Guess, guess
-from espmon.uart.wire import RECEIVERS, Reception, waveform
+from espmon.uart.wire import BITS_PER_CHAR, NOTHING, RECEIVERS, Reception, waveform
 
 _GOOD = bytes((*range(0x20, 0x7F), 9, 10, 13, 27, 8, 7, 12))
 # A UTF-8 sequence that has not ended yet.
@@ -127,14 +127,24 @@ def _beginnings(received_at: int) -> frozenset[bytes]:
     a board that talks at one rate never needs those (6 ms)."""
     if not BannerReader(received_at).able:
         return frozenset()
-    wave = waveform(b"\r\n ets Jan")
-    out = set()
+    words = b"\r\n ets Jan"
+    wave, end = waveform(words), BITS_PER_CHAR * len(words)
+    out: set[bytes] = set()
     for error in (0.0, -0.015, 0.015, -0.035, 0.035):
         for receiver in RECEIVERS:
             reception = Reception(received_at / (ROM_RATE * (1 + error)), receiver)
-            for first, ahead in reception.frames(wave & reception.mask):
-                out.add(bytes((first,)))
-                out |= {bytes((first, second)) for second, _ in reception.frames(wave >> ahead & reception.mask)}
+            todo: list[tuple[float, bytes]] = [(0.0, b"")]
+            seen = set(todo)
+            while todo:
+                at, heard = todo.pop()
+                for byte, ahead in reception.frames_at(wave, at):
+                    now = heard if byte == NOTHING else heard + bytes((byte,))
+                    if now:
+                        out.add(now)
+                    following = (at + ahead, now)
+                    if len(now) < 2 and 0 <= ahead and following[0] < end and following not in seen:
+                        seen.add(following)
+                        todo.append(following)
     return frozenset(out)
 
 
