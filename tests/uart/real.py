@@ -53,7 +53,7 @@ def watch(baud: int, seconds: float, style: str, rom: bool, seed: int) -> tuple[
     first = 99.0
     try:
         live_since = time.monotonic()
-        while not board.rate() == 115200 and time.monotonic() < live_since + 10:  # the program has opened the port
+        while board.rate() != 115200 and time.monotonic() < live_since + 10:  # the program has opened the port
             time.sleep(0.01)
         time.sleep(0.3)
         board.begin()
