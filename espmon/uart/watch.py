@@ -10,13 +10,14 @@ reason to change; only garbage that goes on, with nothing readable between, is. 
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from functools import cache
 
 from espmon.uart.banner import ROM_RATE, BannerReader
 from espmon.uart.capture import Stretch, boundary, garbage, read_capture, text_share, wrong_rate
-from espmon.uart.rate import Guess, guess
+from espmon.uart.rate import Guess, guess, own_rate_cost
 from espmon.uart.wire import BITS_PER_CHAR, NOTHING, RECEIVERS, Reception, waveform
 
 _GOOD = bytes((*range(0x20, 0x7F), 9, 10, 13, 27, 8, 7, 12))
@@ -514,7 +515,7 @@ class RateWatch:
                 return
         if found.rate > _MUCH_FASTER * self.rate and found.margin < _MARGIN_FASTER and self._may_look_up():
             self._looked_up = self.rate
-            out.append(self._ask(_TOP_RATE, f"the board sends faster than {self.rate} baud"))
+            out.append(self._ask(self._top, f"the board sends faster than {self.rate} baud"))
             return
         self._follow(out, found)
 
@@ -545,7 +546,12 @@ class RateWatch:
         return bytes(out + data[at:])
 
     def _may_look_up(self) -> bool:
-        return not (self._looked_up == self.rate or self.reads_well or _TOP_RATE in self._refused or self.rate >= _TOP_RATE // 2)
+        return not (self._looked_up == self.rate or self.reads_well or self._top in self._refused or self.rate >= self._top // 2)
+
+    @property
+    def _top(self) -> int:
+        """The rate to look from above from: the highest that the adapter does."""
+        return _TOP_RATE if _TOP_RATE not in self._refused else _TOP_RATE // 2
 
     def _look_up(self, out: list[Verdict], heard: bytes, patient: bool, sparse: bool) -> None:
         """Near random bytes may be text at many times our rate: seen once from above, where nothing is lost."""
@@ -557,26 +563,33 @@ class RateWatch:
         if patient and 0.84 < best.rate / self.rate < 1.19 and best.rate != self.rate and best.margin > _CLOSE_MARGIN * best.received:
             self._follow(out, best)  # a rate close to ours that text is clearly likelier at
             return
+        # which of the faster rates it is may be open; that it is none of them, but text of any language at ours, must not be
+        cost = len(heard) * math.log(256) - best.order
+        likely = best.order > 10 and own_rate_cost(heard) - cost > _MARGIN_FASTER and best.gain > -1.3
         if not self._may_look_up():
+            if patient and likely and best.margin > 10 and self._top in self._refused:
+                self._follow(out, best)
             return
-        if patient and best.order > -0.3 * len(heard) and text_share(heard) < 0.6:
+        if patient and best.order > -0.3 * len(heard) and text_share(heard) < 0.8:
             self._looked_up = self.rate
-            out.append(self._ask(_TOP_RATE, f"nothing that comes at {self.rate} baud can be read"))
+            out.append(self._ask(self._top, f"nothing that comes at {self.rate} baud can be read"))
             return
         if best.rate < _MUCH_FASTER * self.rate:
             return
         noise = -_NOISE * max(len(heard), 100) * (1.0 if len(heard) < 300 else 1.6)
-        likely = best.order > 10 and best.margin > _MARGIN_FASTER and best.gain > -0.9
         if likely or (best.gain > -1.3 and best.order > noise and _looks_random(heard)):
             self._looked_up = self.rate
-            out.append(self._ask(_TOP_RATE, f"the board may send much faster than {self.rate} baud"))
+            out.append(self._ask(self._top, f"the board may send much faster than {self.rate} baud"))
 
     def _follow(self, out: list[Verdict], found: Guess) -> None:
         rate = found.rate
         self.inferred = rate if rate <= _LOOK_UP * self.rate else None
         mixed = f"; {found.meant} meant for another crystal" if found.meant else ""
         if rate > _LOOK_UP * self.rate and self.rate < _TOP_RATE and _TOP_RATE not in self._refused:
-            out.append(self._ask(_TOP_RATE, f"the board sends much faster than {self.rate} baud"))
+            if self._looked_up == self.rate:
+                return
+            self._looked_up = self.rate
+            out.append(self._ask(self._top, f"the board sends much faster than {self.rate} baud"))
         elif rate not in self._refused:
             out.append(self._ask(rate, f"what arrived at {self.rate} baud was sent at {rate}{mixed}"))
 
@@ -592,8 +605,11 @@ class RateWatch:
         """The rate asked for last was never set: the adapter refused it."""
         if self._asked is not None:
             self._unanswered[self._asked] = self._unanswered.get(self._asked, 0) + 1
-            if self._unanswered[self._asked] >= _TRIES:
+            looked = self._asked == self._top and self._looked_up is not None
+            if looked or self._unanswered[self._asked] >= _TRIES:
                 self._refused.add(self._asked)
+                if looked:
+                    self._looked_up = None
             self._asked = None
             self._rom_until = None
 
