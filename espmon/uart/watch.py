@@ -143,7 +143,7 @@ def _beginnings(received_at: int) -> frozenset[bytes]:
                     if now:
                         out.add(now)
                     following = (at + ahead, now)
-                    if len(now) < 2 and 0 <= ahead and following[0] < end and following not in seen:
+                    if len(now) < 2 and ahead >= 0 and following[0] < end and following not in seen:
                         seen.add(following)
                         todo.append(following)
     return frozenset(out)
