@@ -41,9 +41,12 @@ def test_rates_are_remembered_per_adapter_and_raised_again(tmp_path: Path) -> No
         assert (memory.rate("usb:a", 460800), memory.chip("usb:a")) == (115200, None)
         memory.remember("usb:a", rate=115200, asked=460800, chip="esp32", clean=True)
         assert memory.chip("usb:a") == "esp32"
-    for n in range(300):
-        memory.remember(f"usb:{n}", rate=115200, asked=460800, chip="esp32", clean=True)
-    assert len(json.loads(path.read_text())) == 200
+    path.write_text(json.dumps({f"usb:{n}": {"rate": 115200} for n in range(1005)}))
+    memory.remember("usb:a", rate=115200, asked=460800, chip="esp32", clean=True)
+    kept = json.loads(path.read_text())
+    assert len(kept) == 1000
+    assert "usb:a" in kept
+    assert "usb:0" not in kept
 
 
 def test_a_flasher_needs_no_terminal_and_can_be_stopped() -> None:
