@@ -32,6 +32,8 @@ WORST_PER_BYTE = 9.0
 #: the same for the fixed words before the first digit, which any other text misses by 30 and more
 WORST_PREFIX_PER_BYTE = 13.0
 _WORST_TAIL_PER_BYTE = 5.0
+#: so many receivers that fit a banner alike are asked for the words after it
+_ALIKE = 4
 #: receive rates below hear too few bytes of a banner, above hear only falling edges ("anything" fits all zeros)
 LOWEST_RATE, HIGHEST_RATE = 30_000, 480_000
 
@@ -263,7 +265,9 @@ class BannerReader:
         if lowest > WORST_PER_BYTE * length:
             return None
         causes, xs, ys = (self._marginal(totals, n) for n in range(3))
-        tail = self._read_tail(received, key, ends[key])
+        # receivers that fit the banner alike may differ in the words after it
+        alike = sorted((cost, k) for k in ends if (cost := min(ends[k].values())) < lowest + MARGIN)[:_ALIKE]
+        tail = self._read_tail(received, {k: ends[k] for _, k in alike})
         # a receiver that none of ours is like makes each digit doubtful
         limit = lowest + MARGIN + _DOUBT * lowest
         cause_set = {v for v, c in causes.items() if c < limit}
@@ -335,9 +339,10 @@ class BannerReader:
                     (round(error + by, 4), r) for _, (error, r) in fits[:3] for by in (-0.005, -0.0025, 0.0025, 0.005)
                 }
                 fits = sorted(fits + fit(sorted(near - tried)))
+            fits = _middle_first(fits)
             if fits:
                 self._best = [key for _, key in fits[:8]]
-        return fits
+        return _middle_first(fits)
 
     def _search(
         self,
@@ -419,22 +424,24 @@ class BannerReader:
         return finals
 
     def _read_tail(
-        self, received: bytes, key: tuple[float, int], ends: dict[tuple[int, float], float]
+        self, received: bytes, ends: dict[tuple[float, int], dict[tuple[int, float], float]]
     ) -> tuple[bytes, frozenset[int], frozenset[int], int] | None:
-        """What stands after the banner: (words, causes, modes, end), or None when nothing known does."""
-        reception = self._reception(*key)
-        scored: list[tuple[float, int, int]] = []
-        for n, (parts, _, _) in enumerate(_TAILS):
-            fits = [
-                fit
-                for gaps in product((False, True), repeat=len(parts))
-                if (fit := _follow(reception, received, ends, parts, gaps)) is not None
-            ]
-            if fits:
-                per_byte, end, matched = min(fits)
-                if per_byte <= _WORST_TAIL_PER_BYTE:
-                    # longer words that fit as well say more
-                    scored.append((per_byte - 0.25 * matched, n, end))
+        """What stands after the banner that ended as `ends` says, per (clock error, receiver): (words, causes, modes, end),
+        or None when nothing known does."""
+        best_of: dict[int, tuple[float, int, int]] = {}
+        for key, at in ends.items():
+            reception = self._reception(*key)
+            for n, (parts, _, _) in enumerate(_TAILS):
+                for gaps in product((False, True), repeat=len(parts)):
+                    fit = _follow(reception, received, at, parts, gaps)
+                    if fit is not None and (n not in best_of or fit < best_of[n]):
+                        best_of[n] = fit
+        # longer words that fit as well say more
+        scored = [
+            (per_byte - 0.25 * matched, n, end)
+            for n, (per_byte, end, matched) in best_of.items()
+            if per_byte <= _WORST_TAIL_PER_BYTE
+        ]
         if not scored:
             return None
         scored.sort()
@@ -446,6 +453,16 @@ class BannerReader:
                 causes |= _TAILS[other][1]
                 modes |= _TAILS[other][2]
         return parts[0], causes, modes, end
+
+
+def _middle_first(fits: list[tuple[float, tuple[float, int]]]) -> list[tuple[float, tuple[float, int]]]:
+    """The fits, best first; of those that fit alike the one in the middle of their clock errors: it is nearest to the truth,
+    and what fits at the edge of a range may not fit the next words any more."""
+    if not fits:
+        return fits
+    alike = sorted(error for cost, (error, _) in fits if cost <= fits[0][0])
+    middle = alike[len(alike) // 2]
+    return sorted(fits, key=lambda fit: (fit[0], abs(fit[1][0] - middle), fit[1]))
 
 
 def _bytes_from(reception: Reception, pos: float) -> Iterator[tuple[int, float]]:

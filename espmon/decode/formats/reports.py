@@ -153,7 +153,7 @@ def boot_reason_call(dump: Dump, token: Token) -> str | None:
 
 def boot_reason(dump: Dump, token: Token) -> str | None:
     """`raw reason exccause epc1 epc2 epc3 excvaddr depc`."""
-    values = [int(v) for v in token["values"].split()]
+    values = [int(v) for v in re.split(r"[\s,]+", token["values"])]
     if len(values) < 2 or values[1] > 6 or values[0] > 7:
         return DROP
     dump.report = "nodemcu"
