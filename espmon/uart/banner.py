@@ -160,6 +160,8 @@ class BannerReader:
                         for b, q in steps.get(p, ()):
                             for c, _ in steps.get(q, ()):
                                 self._seeds.setdefault(a << 16 | b << 8 | c, pos)
+            # zeros come of anything that is much slower, and of a line held low
+            self._seeds.pop(0, None)
         return self._seeds
 
     def candidates(self, received: bytes) -> Iterator[list[tuple[int, float]]]:
