@@ -45,7 +45,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "lend": ("lend", "lend", "Run COMMAND while the daemon keeps its hands off the board's port; take the port back afterwards."),
     "release": ("lend", "release", "Make the daemon let the board's port go until `espmon reclaim NAME`; prints the device."),
     "reclaim": ("lend", "reclaim", "Give a released port back to the daemon."),
-    "recover": ("recover", "recover", "Bring the board NAME back: reset, compare its flash with the known-good image, write what differs."),
+    "recover": ("recover", "recover", "Bring the board PORT back: reset, compare its flash with the known-good image, write what differs."),
     "image": ("image", "image", "Keep known-good flash images, which recovery compares boards with and repairs them from."),
     "config": ("config", "config", "Check, show or begin the daemon's configuration."),
     "service": ("service", "service", "Run the daemon as a service: systemd, launchd or Task Scheduler."),
