@@ -46,6 +46,14 @@ _OPEN_JSON = re.compile(r'"(?:RestartReason|StatusSTK)\\?"\s?:?\s?(?:\{[^{}]{0,1
 _JSON_ON = re.compile(r'\s*[\w ./-]{0,40}["\],}:](?!\s\w)')
 _TORN_ROW = re.compile(r"(?<!\w)[0-9a-fA-F]{8}:(?:\s{1,3}[0-9a-fA-F]{8}){0,3}\s*$")
 _CORE_DUMP_FOREIGN = 4
+# What some tool or person put before every line; longer ones are text.
+_LONGEST_SHARED = 60
+_NEAR_LINE = 200
+_SHARED_END = re.compile(r"(?<![^\W\d])(?<![^\W\d] )$")  # no prefix ends with a word: what follows would be the rest of a sentence
+_OWN = re.compile(r"0x|(?<![0-9a-fA-F])[0-9a-fA-F]{8}(?![0-9a-fA-F])|#0")  # addresses, and the numbers of frames, belong to the dump
+_DIGITS = str.maketrans("123456789", "000000000")
+# Comments, headings and lists: what one line of them says is told, not printed.
+_COMMENTED = re.compile(r"\s{0,8}(?:#{1,6}|/{2,3}|\*|--|;)\s")
 
 _ENDED = "ended"
 _BANNERS = frozenset({"rom-32", "rom-date", "boot-32", "boot-32-rough", "boot-32-cut", "boot-32-tail", "boot-8266"})
@@ -160,6 +168,10 @@ class Interpreter:
         if not blank and not quiet:
             try:
                 text, tokens = self._tokens(text)
+                shared = self._shared(text, tokens)
+                if shared:
+                    text = text[shared:]
+                    tokens = self._scan(text)
             except Exception as error:  # noqa: BLE001 - guard
                 self._fault("lexer", error)
         if self._held is not None and not blank:
@@ -245,6 +257,17 @@ class Interpreter:
             return (text if alone else carry + text), alone
         return text, self._scan(text)
 
+    def _shared(self, text: str, tokens: list[Token]) -> int:
+        """How long the beginning is that this line has in common with the one before it, digits aside, when a token stands
+        right behind it: a prefix of a tool that isn't known here, or of somebody who pasted a log as comments."""
+        if not tokens or not 0 < tokens[0].start <= _LONGEST_SHARED or tokens[0].leads:
+            return 0
+        before = text[: tokens[0].start].translate(_DIGITS)
+        if _SHARED_END.search(before) is None or _OWN.search(before) is not None:
+            return 0
+        previous = peel(self.previous[:_NEAR_LINE]).translate(_DIGITS)
+        return len(before) if previous.startswith(before) or previous.strip() == before.strip() else 0
+
     def _scan(self, text: str) -> list[Token]:
         """The tokens of a line that mean something here."""
         tokens = _LEXER.scan(text, self._line)
@@ -307,6 +330,8 @@ class Interpreter:
             self._flush_banner()
             dump.boot = self.boots
             dump.state = result
+            if _COMMENTED.match(peel(self.full[:_NEAR_LINE])):
+                dump.marks.add("commented")
             self._dump = dump
             if token.kind == "epc":
                 esp8266_format.garbled_header(dump, peel(clean(self._previous())))
@@ -358,6 +383,8 @@ class Interpreter:
         if reason in ("banner", "end") and dump.kind in ("assert", "stack-smashing") and dump.message:
             dump.strong = True
         if not dump.strong or dump.kind == "terminate":
+            return
+        if "commented" in dump.marks and reason != "banner" and not dump.has_body and dump.elf_sha256 is None:
             return
         if dump.report is not None:
             self.out.append(to_reset(dump, file=self._file, port=self._port, rom=self._rom))

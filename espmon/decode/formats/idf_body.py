@@ -18,7 +18,7 @@ _NAMES = (
 )
 # Names may stand right behind the value before them when newlines were lost.
 _STOP = rf"(?:(?![0-9a-fA-F])|(?=(?:{_NAMES})\s{{0,10}}:)|(?=Core |Backtrace|ELF |Stack |Rebooting|EXC|0x{_H8}: |\d\d:\d\d:\d\d))"
-REGISTER = rf"(?:(?<![\w/])|(?<=0x{_H8})|(?<=\.[chS]:\d{{3}})|(?<=\.[chS]:\d{{4}})|(?<=pp:\d{{3}}))(?P<reg>{_NAMES})\s{{0,16}}:\s{{0,4}}(?:0x)?(?P<v>{_H8}){_STOP}"
+REGISTER = rf"(?:(?<![\w/])|(?<=^_)|(?<=^//)|(?<=0x{_H8})|(?<=\.[chS]:\d{{3}})|(?<=\.[chS]:\d{{4}})|(?<=pp:\d{{3}}))(?P<reg>{_NAMES})\s{{0,16}}:\s{{0,4}}(?:0x)?(?P<v>{_H8}){_STOP}"
 
 TOKENS = (
     Spec("register-dump", r"(?:(?<![a-z])(?i:core)\s{1,4}(?P<core>\d)\s+)?(?i:register dump)\s?:", ("register dump",)),

@@ -94,7 +94,7 @@ def guru(dump: Dump, token: Token) -> str | None:
     if reason and kind != "abort":
         dump.name = reason if dump.number is not None or kind == "panic" else None
         dump.say(said)
-    rest = re.sub(r"^\W*(?:Exception was unhandled)?\W*", "", token.rest, count=1)
+    rest = re.sub(r"^[\W_]*(?:Exception was unhandled)?[\W_]*", "", token.rest, count=1)
     follows = not rest or "Exception was unhandled".startswith(rest) or re.match(r"(?:Core|Register|Debug|Memory|Detected|Stack|PC|MEPC|Backtrace|Exception was)\b", rest)
     dump.strong = dump.strong or (token.leads and bool(follows))
     return None

@@ -19,7 +19,7 @@ _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 TOKENS = (
     Spec(
         "boot-8266",
-        r"(?:\S{0,6}ts {1,3}(?P<date>Jan {1,3}8 2013)\s{0,2}[,.]?\s{0,3})?(?:\W{0,3}r?st,? {0,2}\S{0,2}|^\W{0,3})cause ?: ?(?P<cause>\d{1,2})\W{1,4}boot mode ?:? ?(?:\([^\d\n]{0,2}(?P<x>\d{1,2}) ?[, .] ?(?P<y>\d{1,2})\)?|[^\d\n]{0,2}(?P<x2>\d) ?, ?(?P<y2>\d)\))", ("boot mode",),
+        r"(?:\S{0,6}ts {1,3}(?P<date>Jan {1,3}8 2013)\s{0,2}[,.]?\s{0,3})?(?:\W{0,3}r?st,? {0,2}\S{0,2}|^\W{0,3})cause ?:? ?(?P<cause>\d{1,2})\W{1,4}boot mode ?:? ?(?:\([^\d\n]{0,2}(?P<x>\d{1,2}) ?[, .] ?(?P<y>\d{1,2})\)?|[^\d\n]{0,2}(?P<x2>\d) ?, ?(?P<y2>\d)\))", ("boot mode",),
     ),
     Spec(
         "boot-8266",
@@ -99,8 +99,10 @@ def boot_8266(facts: Interpreter, token: Token) -> None:
         return
     if not cause and not token.leads and not re.search(r"ets|Jan|201|rst|aus", token.text[max(0, token.start - 40) : token.start]):
         return  # a sentence about boot modes
-    if not token.groups.get("date") and _quoted(token):
+    if token.in_string or (not token.groups.get("date") and _quoted(token)):
         return
+    if not cause and re.search(r"cause ?: ?\d ?[=-]", facts.previous):
+        return  # somebody explains the two, one per line
     first = token.start
     while first < token.end and not token.text[first].isalnum():
         first += 1
@@ -120,6 +122,8 @@ def boot_8266(facts: Interpreter, token: Token) -> None:
 
 def rom_line(facts: Interpreter, token: Token) -> None:
     """`ESP-ROM:…` or `ets Jun  8 2016 00:22:57`: a boot begins, its reset line follows."""
+    if token.in_string:
+        return
     rom = token.groups.get("rom") or token["date"]
     chip = resets.chip_of_rom(rom) if token.groups.get("rom") else "esp32"
     facts.rom(token, chip=chip, rom=rom)
