@@ -5,6 +5,7 @@ The interpreter sees the lines that may matter, in order; the decoder skips the 
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from espmon.decode import causes
 from espmon.decode.dump import Dump, to_crash, to_reset
 from espmon.decode.formats import DROP, END, FORMATS, IDLE, SPLIT, Format, Rule, idf_body
 from espmon.decode.formats import esp8266 as esp8266_format
+from espmon.decode.formats.rom import SENTENCES
 from espmon.decode.lines import DECODED, QUIET, TORN, clean, peel
 from espmon.decode.scan import Lexer, Token, source_code
 from espmon.events import (
@@ -48,6 +50,8 @@ _TORN_ROW = re.compile(r"(?<!\w)[0-9a-fA-F]{8}:(?:\s{1,3}[0-9a-fA-F]{8}){0,3}\s*
 _CORE_DUMP_FOREIGN = 4
 # What some tool or person put before every line; longer ones are text.
 _LONGEST_SHARED = 60
+_SHORTEST = 12
+_NEARLY = 0.85  # of the letters
 _NEAR_LINE = 200
 _SHARED_END = re.compile(r"(?<![^\W\d])(?<![^\W\d] )$")  # no prefix ends with a word: what follows would be the rest of a sentence
 _OWN = re.compile(r"0x|(?<![0-9a-fA-F])[0-9a-fA-F]{8}(?![0-9a-fA-F])|#0")  # addresses, and the numbers of frames, belong to the dump
@@ -56,6 +60,7 @@ _DIGITS = str.maketrans("123456789", "000000000")
 _COMMENTED = re.compile(r"\s{0,8}(?:#{1,6}|/{2,3}|\*|--|;)\s")
 
 _ENDED = "ended"
+_GUESSED = frozenset({"reg-damaged"})
 _BANNERS = frozenset({"rom-32", "rom-date", "boot-32", "boot-32-rough", "boot-32-cut", "boot-32-tail", "boot-8266"})
 
 _LEXER = Lexer(spec for fmt in FORMATS for spec in fmt.tokens)
@@ -172,6 +177,8 @@ class Interpreter:
                 if shared:
                     text = text[shared:]
                     tokens = self._scan(text)
+                elif not tokens and self.in_banner:
+                    text, tokens = self._nearly(text, tokens)
             except Exception as error:  # noqa: BLE001 - guard
                 self._fault("lexer", error)
         if self._held is not None and not blank:
@@ -249,7 +256,7 @@ class Interpreter:
             first = alone[0] if alone else None
             for whole in wholes:
                 joined = self._scan(whole)
-                if joined and joined[0].start < len(carry) < joined[0].end:
+                if joined and joined[0].start < len(carry) < joined[0].end and joined[0].kind not in _GUESSED:
                     # what stands whole in this line alone doesn't need the carry
                     if first is None or first.start > 0 or (first.kind, first.groups) != (joined[0].kind, joined[0].groups):
                         return whole, joined
@@ -267,6 +274,14 @@ class Interpreter:
             return 0
         previous = peel(self.previous[:_NEAR_LINE]).translate(_DIGITS)
         return len(before) if previous.startswith(before) or previous.strip() == before.strip() else 0
+
+    def _nearly(self, text: str, tokens: list[Token]) -> tuple[str, list[Token]]:
+        """A line of a boot whose letters are damaged, as what it nearly is."""
+        line = text.strip()
+        if not _SHORTEST <= len(line) <= _LONGEST_SHARED:
+            return text, tokens
+        near = difflib.get_close_matches(line, SENTENCES, 1, _NEARLY)
+        return (near[0], self._scan(near[0])) if near else (text, tokens)
 
     def _scan(self, text: str) -> list[Token]:
         """The tokens of a line that mean something here."""

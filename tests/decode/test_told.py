@@ -120,3 +120,24 @@ def test_a_prefix_is_learned_across_chunks() -> None:
             events += decoder.feed(text[at : at + size])
         events += decoder.close()
         assert [type(e).__name__ for e in events if not isinstance(e, Text)] == ["DownloadMode"], size
+
+
+def test_registers_with_damaged_names_are_those_that_are_due() -> None:
+    head = "Guru Meditation Error: Core  0 panic'ed (Illegal instruction). Exception was unhandled.\nCore  0 register dump:\n"
+    rows = (
+        "MEPC    : 0x40380001  RA      : 0x40380002  S       : 0x3fc90000  GGP     : 0x3fc80000\n"
+        "TP      : 0x3fc70000  T0      : 0x00000001  \ufffd1      : 0x00000002  T2      : 0x00000003\n"
+    )
+    (crash,) = [e for e in every_way(head + rows) if isinstance(e, Crash)]
+    assert list(crash.registers) == ["mepc", "ra", "sp", "gp", "tp", "t0", "t1", "t2"]
+    (crash,) = [e for e in every_way(head + "C       : 0x400d1234  PPS     : 0x00060030  a: 0x00000001\n") if isinstance(e, Crash)]
+    assert list(crash.registers)[:2] == ["pc", "ps"]
+    assert "a" not in crash.registers
+
+
+def test_words_around_a_boot_with_damaged_letters() -> None:
+    boot = "rst:0x1 (POWERON_RESET),boot:0x3 (DOWNLOAD_BOOT(UART0/UART1/SDIO_REI_REO_V2))\n"
+    assert "DownloadMode" in [type(e).__name__ for e in every_way(boot + "waitin for downlad\n")]
+    assert "Brownout" in [type(e).__name__ for e in every_way(boot + "Brwnout detector was trigered\n")]
+    assert "FlashError" in [type(e).__name__ for e in every_way(boot + "invalrd header: 0xffffffff\n")]
+    assert [type(e).__name__ for e in every_way("waitin for downlad\nthe header: 0xffffffff\n")] == []

@@ -35,3 +35,29 @@ def test_lines_torn_by_newlines(seed: int) -> None:
         assert total.share(name) >= least, name
     assert total.counts["false crashes"] == 0
     assert total.counts["faults"] == 0
+
+
+_LETTERS = frozenset(b"ghijklmnopqrstuvwyzBCEGHIJKLMNOPQRSTUVWYZ")  # hexadecimal digits can't be guessed
+
+
+def damaged(log: bytes, seed: int) -> bytes:
+    """One letter in 300 lost, doubled, replaced or unreadable."""
+    rng = random.Random(seed)
+    out = bytearray()
+    for byte in log:
+        if byte in _LETTERS and rng.random() < 1 / 300:
+            out += rng.choice((b"", bytes([byte, byte]), bytes([rng.choice(b"abcdefghijklmnopqrstuvwxyz")]), "\ufffd".encode()))
+        else:
+            out.append(byte)
+    return bytes(out)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_letters(seed: int) -> None:
+    total = Score()
+    for case, log, truth in cases():
+        total.add(case, damaged(log, seed), truth)
+    for name, least in (("boots", 0.98), ("exceptions", 0.95), ("panics", 0.88), ("backtraces", 0.94), ("stack words", 0.97), ("presence", 0.94)):
+        assert total.share(name) >= least, name
+    assert total.counts["false crashes"] == 0
+    assert total.counts["faults"] == 0

@@ -42,7 +42,7 @@ TOKENS = (
     Spec("fatal", r"\S{0,2}atal exception (?P<n3>\d{1,2})\s?:?(?=\s*$|\s*epc1)", ("atal exception ",)),
     Spec("epc", rf"(?P<reg>(?i:epc[1-7]|e[xp]cvaddr|depc|excsave[1-7])|rtn_add)\s?=\s?(?:0x)?(?P<v>{_H8}){_STOP}", ("depc", "epc", "excsave", "excvaddr", "rtn_add")),
     Spec("epc-colon", rf"(?<!\w)(?P<reg>epc[1-3]|excvaddr|depc):\s?0x(?P<v>{_H8}){_STOP}", ("epc", "excvaddr"), inside=True),
-    Spec("epc-damaged", rf"(?<=[0-9a-fA-F][, ])\s?(?P<reg>[^\s=,\"':{{}}\[\]]{{2,9}})\s?=\s?0x(?P<v>{_H8}){_STOP}", ("=0x", "= 0x", "=\t0x")),
+    Spec("epc-damaged", rf"(?:(?<=[0-9a-fA-F][, ])|^)\s?(?P<reg>[^\s=,\"':{{}}\[\]]{{2,9}})\s?=\s?0x(?P<v>{_H8}){_STOP}", ("=0x", "= 0x", "=\t0x")),
     Spec("soft-wdt", r"(?:S|s)?oft WDT reset(?: - deliberate infinite loop detected)?", ("oft wdt reset",)),
     Spec("hard-wdt", r"Hardware WDT reset", ("hardware wdt reset",)),
     Spec(
@@ -481,7 +481,7 @@ TABLE = {
     **rules("-", "epc", loose_register, "regs"),
     **rules("prelude", "epc", loose_register, "regs"),
     **rules("head regs after again", "epc epc-colon", register, "regs"),
-    **rules("regs", "epc-damaged", damaged_register, "regs"),
+    **rules("head regs", "epc-damaged", damaged_register, "regs"),
     **rules("head regs", "sming-reg", sming_register, "regs"),
     **rules("head regs stack", "sming-bar", sming_bar, "head"),
     **rules("head regs", "eor-regs", small_registers, "regs"),
