@@ -54,7 +54,7 @@ _SHORTEST = 12
 _NEARLY = 0.85  # of the letters
 _NEAR_LINE = 200
 _SHARED_END = re.compile(r"(?<![^\W\d])(?<![^\W\d] )$")  # no prefix ends with a word: what follows would be the rest of a sentence
-_OWN = re.compile(r"0x|(?<![0-9a-fA-F])[0-9a-fA-F]{8}(?![0-9a-fA-F])|#0")  # addresses, and the numbers of frames, belong to the dump
+_OWN = re.compile(r"0x|(?<![0-9a-fA-F])[0-9a-fA-F]{8}(?![0-9a-fA-F])|#\d")  # addresses, and the numbers of frames, belong to the dump
 _DIGITS = str.maketrans("123456789", "000000000")
 # Comments, headings and lists: what one line of them says is told, not printed.
 _COMMENTED = re.compile(r"\s{0,8}(?:#{1,6}|/{2,3}|\*|--|;)\s")
@@ -72,6 +72,7 @@ for _format in FORMATS:
             _STARTERS.setdefault(_kind, []).append((_format, _rule))
     for _kind, _action in _format.facts.items():
         _FACTS[_kind] = (_format, _action)
+_MEANT = _STARTERS.keys() | _FACTS.keys()  # kinds of tokens that mean something where nothing is open
 _INSIDE = frozenset(spec.kind for fmt in FORMATS for spec in fmt.tokens if spec.inside)
 _INSIDE_OF = {fmt.name: frozenset(kind for _, kind in fmt.table if kind in _INSIDE) for fmt in FORMATS}
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/= ")
@@ -267,11 +268,13 @@ class Interpreter:
     def _shared(self, text: str, tokens: list[Token]) -> int:
         """How long the beginning is that this line has in common with the one before it, digits aside, when a token stands
         right behind it: a prefix of a tool that isn't known here, or of somebody who pasted a log as comments."""
-        if not tokens or not 0 < tokens[0].start <= _LONGEST_SHARED or tokens[0].leads:
+        first = tokens[0] if tokens else None
+        if first is None or not 0 < first.start <= _LONGEST_SHARED or (self._dump is None and first.kind not in _MEANT):
             return 0
-        before = text[: tokens[0].start].translate(_DIGITS)
-        if _SHARED_END.search(before) is None or _OWN.search(before) is not None:
+        before = text[: first.start]
+        if first.leads or _SHARED_END.search(before) is None or _OWN.search(before) is not None:
             return 0
+        before = before.translate(_DIGITS)
         previous = peel(self.previous[:_NEAR_LINE]).translate(_DIGITS)
         return len(before) if previous.startswith(before) or previous.strip() == before.strip() else 0
 
@@ -399,7 +402,7 @@ class Interpreter:
             dump.strong = True
         if not dump.strong or dump.kind == "terminate":
             return
-        if "commented" in dump.marks and reason != "banner" and not dump.has_body and dump.elf_sha256 is None:
+        if "commented" in dump.marks and reason not in ("banner", "end") and not dump.has_body and dump.elf_sha256 is None:
             return
         if dump.report is not None:
             self.out.append(to_reset(dump, file=self._file, port=self._port, rom=self._rom))
