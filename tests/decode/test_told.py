@@ -130,7 +130,11 @@ def test_registers_with_damaged_names_are_those_that_are_due() -> None:
     )
     (crash,) = [e for e in every_way(head + rows) if isinstance(e, Crash)]
     assert list(crash.registers) == ["mepc", "ra", "sp", "gp", "tp", "t0", "t1", "t2"]
-    (crash,) = [e for e in every_way(head + "C       : 0x400d1234  PPS     : 0x00060030  a: 0x00000001\n") if isinstance(e, Crash)]
+    (crash,) = [
+        e
+        for e in every_way(head + "C       : 0x400d1234  PPS     : 0x00060030  a: 0x00000001\n")
+        if isinstance(e, Crash)
+    ]
     assert list(crash.registers)[:2] == ["pc", "ps"]
     assert "a" not in crash.registers
 
@@ -141,3 +145,37 @@ def test_words_around_a_boot_with_damaged_letters() -> None:
     assert "Brownout" in [type(e).__name__ for e in every_way(boot + "Brwnout detector was trigered\n")]
     assert "FlashError" in [type(e).__name__ for e in every_way(boot + "invalrd header: 0xffffffff\n")]
     assert [type(e).__name__ for e in every_way("waitin for downlad\nthe header: 0xffffffff\n")] == []
+
+
+def test_dumps_whose_colons_were_lost() -> None:
+    text = (
+        "Guru Meditation Error: Core  1 panic'ed (LoadProhibited). Exception was unhandled.\nCore 1 register dump\n"
+        "PC       0x400d467a  PS       0x00060630  A0       0x800d4b1f\n\nBacktrace 0x400d467a:0x3ffb1ea0 0x400d4b1c:0x3ffb1ee0\n"
+    )
+    (crash,) = [e for e in every_way(text) if isinstance(e, Crash)]
+    assert list(crash.registers) == ["pc", "ps", "a0"]
+    assert [len(frames) for frames in crash.backtraces] == [2]
+    assert [
+        e for e in every_way("PC       0x400d467a  PS       0x00060630  A0       0x800d4b1f\n") if isinstance(e, Crash)
+    ] == []
+    rows = "3ffffea0  3ffe88b7 3ffef1f4 3ffef1e0 40202e89  \n3ffffeb0  3fff03e4 3ffef1e0 00000000 00000100  \n"
+    text = "\n".join(
+        (
+            *EXCEPTION,
+            "",
+            "ctx: cont",
+            "sp: 3ffffd10 end: 3fffffc0 offset: 0190",
+            ">>>stack>>>",
+            rows + "<<<stack<<<",
+            "",
+        )
+    )
+    (crash,) = [e for e in every_way(text) if isinstance(e, Crash)]
+    assert [(s.lines, [str(w) for w in s.code_words], s.complete) for s in crash.stacks] == [(2, ["0x40202e89"], True)]
+    assert [e for e in every_way(rows) if isinstance(e, Crash)] == []
+
+
+def test_a_canary_of_a_task_without_a_name() -> None:
+    text = "Guru Meditation Error: Core  1 panic'ed (Unhandled debug exception)\nDebug exception reason: Stack canary watchpoint triggered () \nCore 1 register dump:\n"
+    (crash,) = [e for e in every_way(text) if isinstance(e, Crash)]
+    assert crash.kind == "stack-overflow"

@@ -60,6 +60,7 @@ TOKENS = (
     Spec("stack-begin", r">{0,3}\s?stack>>>", ("stack>>>",)),
     Spec("stack-end", r"<{2,3}\s?stack<{0,3}", ("stack",)),
     Spec("row", rf"(?P<addr>{_H8}){_BEFORE_ROW}:\s{{1,3}}(?P<words>{_H8}(?:\s{{1,3}}{_H8}){{3}})(?:(?![0-9a-fA-F:])|(?={_H8}:))(?:\s?<(?!<))?", (": ", ":\t"), row=True),
+    Spec("row-bare", rf"^\s{{0,8}}(?P<addr>3[0-9a-fA-F]{{7}}) {{1,3}}(?P<words>{_H8}(?: {{1,3}}{_H8}){{3}})\s*$", ("3ff",), inside=True),
     Spec("alloc", rf"last failed alloc call:\s*(?P<caller>(?:0x)?{_H8})\((?P<size>\d{{1,9}})\)", ("last failed alloc call:",)),
     Spec("alloc-caller", rf"last failed alloc caller:\s*(?P<caller>(?:0x)?{_H8})", ("last failed alloc caller:",)),
     # esp-open-rtos and the NonOS SDK's mesh example print stacks of their own.
@@ -498,6 +499,7 @@ TABLE = {
     **rules("-", "stack-end", lone_end, "after"),
     **rules("head regs stack after", "hwdt-note", None, "head"),
     **rules("head regs stack after", "row", row, "stack"),
+    **rules("stack", "row-bare", row, "stack"),
 }
 
 

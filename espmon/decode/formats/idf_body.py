@@ -21,7 +21,7 @@ _STOP = rf"(?:(?![0-9a-fA-F])|(?=(?:{_NAMES})\s{{0,10}}:)|(?=Core |Backtrace|ELF
 REGISTER = rf"(?:(?<![\w/])|(?<=^_)|(?<=^//)|(?<=0x{_H8})|(?<=\.[chS]:\d{{3}})|(?<=\.[chS]:\d{{4}})|(?<=pp:\d{{3}}))(?P<reg>{_NAMES})\s{{0,16}}:\s{{0,4}}(?:0x)?(?P<v>{_H8}){_STOP}"
 
 TOKENS = (
-    Spec("register-dump", r"(?:(?<![a-z])(?i:core)\s{1,4}(?P<core>\d)\s+)?(?i:register dump)\s?:", ("register dump",)),
+    Spec("register-dump", r"(?:(?<![a-z])(?i:core)\s{1,4}(?P<core>\d)\s+)?(?i:register dump)(?:\s?:|(?=[\s`*]*$))", ("register dump",)),
     Spec("isr-context", r"(?:(?i:core)\s{1,4}(?P<core>\d)\s+)?was running in ISR context", ("was running in isr context",)),
     Spec("reg", REGISTER, (" :", "addr:", "cause:", "level:", "ptr:", ": 0x")),
     Spec("stack-memory", r"(?<!\w)Stack memory:", ("stack memory:",)),
@@ -36,6 +36,8 @@ TOKENS = (
     Spec("corrupted", r"\|?<-\s?(?:CORRUPTED|CONTINUES)", ("ntinues", "rrupted")),
     Spec("elf-sha", r"(?:ELF file|(?<!\w)(?:[A-Z]?[LE]F|ELF?) ?f?i?l?e) SS?HA ?-?256 ?:\s{0,4}(?P<sha>[0-9a-f]{7,64}|[0-9A-F]{7,64})", ("ha256:",)),
     Spec("panic-twice", r"Panic handler entered multiple times\.(?: Abort panic handling\.)?(?: Rebooting ?\.\.\.)?", ("panic handler entered multiple times.",)),
+    # the colons are gone
+    Spec("reg-bare", rf"(?<![\w/])(?P<reg>{_NAMES}) {{1,16}}0x(?P<v>{_H8}){_STOP}", (" 0x",), inside=True),
     # a name that lost or changed letters
     Spec("reg-damaged", rf"(?<!\S)(?P<reg>[^\s:=_\"'(){{}}\[\]]{{1,9}}) {{0,16}}: {{1,2}}0x(?P<v>{_H8}){_STOP}", (": 0x", ":  0x"), inside=True),
     Spec("panic-end", r"Rebooting ?\.\.\.|CPU halted\.|Entering gdb stub now|Re-entered core dump", ("cpu halted.", "entering gdb stub now", "re-entered core dump", "rebooting")),
@@ -260,6 +262,7 @@ BODY: dict[tuple[str, str], Rule] = {
     **rules(STATES, "isr-context", None, "regs"),
     **rules("head regs", "reg", register, "regs"),
     **rules("bt stack tail", "reg", register, "regs"),
+    **rules("regs", "reg-bare", register, "regs"),
     **rules("head regs", "reg-damaged", damaged_register, "regs"),
     **rules(STATES, "memory-dump corrupted", None, "head"),
     **rules("bt", "corrupted", None, "tail"),
