@@ -5,6 +5,7 @@ The interpreter sees the lines that may matter, in order; the decoder skips the 
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from espmon.decode import causes
 from espmon.decode.dump import Dump, to_crash, to_reset
 from espmon.decode.formats import DROP, END, FORMATS, IDLE, SPLIT, Format, Rule, idf_body
 from espmon.decode.formats import esp8266 as esp8266_format
+from espmon.decode.formats.rom import SENTENCES
 from espmon.decode.lines import DECODED, QUIET, TORN, clean, peel
 from espmon.decode.scan import Lexer, Token, source_code
 from espmon.events import (
@@ -46,8 +48,19 @@ _OPEN_JSON = re.compile(r'"(?:RestartReason|StatusSTK)\\?"\s?:?\s?(?:\{[^{}]{0,1
 _JSON_ON = re.compile(r'\s*[\w ./-]{0,40}["\],}:](?!\s\w)')
 _TORN_ROW = re.compile(r"(?<!\w)[0-9a-fA-F]{8}:(?:\s{1,3}[0-9a-fA-F]{8}){0,3}\s*$")
 _CORE_DUMP_FOREIGN = 4
+# What some tool or person put before every line; longer ones are text.
+_LONGEST_SHARED = 60
+_SHORTEST = 12
+_NEARLY = 0.85  # of the letters
+_NEAR_LINE = 200
+_SHARED_END = re.compile(r"(?<![^\W\d])(?<![^\W\d] )$")  # no prefix ends with a word: what follows would be the rest of a sentence
+_OWN = re.compile(r"0x|(?<![0-9a-fA-F])[0-9a-fA-F]{8}(?![0-9a-fA-F])|#\d")  # addresses, and the numbers of frames, belong to the dump
+_DIGITS = str.maketrans("123456789", "000000000")
+# Comments, headings and lists: what one line of them says is told, not printed.
+_COMMENTED = re.compile(r"\s{0,8}(?:#{1,6}|/{2,3}|\*|--|;)\s")
 
 _ENDED = "ended"
+_GUESSED = frozenset({"reg-damaged"})
 _BANNERS = frozenset({"rom-32", "rom-date", "boot-32", "boot-32-rough", "boot-32-cut", "boot-32-tail", "boot-8266"})
 
 _LEXER = Lexer(spec for fmt in FORMATS for spec in fmt.tokens)
@@ -59,6 +72,7 @@ for _format in FORMATS:
             _STARTERS.setdefault(_kind, []).append((_format, _rule))
     for _kind, _action in _format.facts.items():
         _FACTS[_kind] = (_format, _action)
+_MEANT = _STARTERS.keys() | _FACTS.keys()  # kinds of tokens that mean something where nothing is open
 _INSIDE = frozenset(spec.kind for fmt in FORMATS for spec in fmt.tokens if spec.inside)
 _INSIDE_OF = {fmt.name: frozenset(kind for _, kind in fmt.table if kind in _INSIDE) for fmt in FORMATS}
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/= ")
@@ -160,6 +174,12 @@ class Interpreter:
         if not blank and not quiet:
             try:
                 text, tokens = self._tokens(text)
+                shared = self._shared(text, tokens)
+                if shared:
+                    text = text[shared:]
+                    tokens = self._scan(text)
+                elif not tokens and self.in_banner:
+                    text, tokens = self._nearly(text, tokens)
             except Exception as error:  # noqa: BLE001 - guard
                 self._fault("lexer", error)
         if self._held is not None and not blank:
@@ -237,13 +257,34 @@ class Interpreter:
             first = alone[0] if alone else None
             for whole in wholes:
                 joined = self._scan(whole)
-                if joined and joined[0].start < len(carry) < joined[0].end:
+                if joined and joined[0].start < len(carry) < joined[0].end and joined[0].kind not in _GUESSED:
                     # what stands whole in this line alone doesn't need the carry
                     if first is None or first.start > 0 or (first.kind, first.groups) != (joined[0].kind, joined[0].groups):
                         return whole, joined
             # Torn twice: the three parts may still make a whole.
             return (text if alone else carry + text), alone
         return text, self._scan(text)
+
+    def _shared(self, text: str, tokens: list[Token]) -> int:
+        """How long the beginning is that this line has in common with the one before it, digits aside, when a token stands
+        right behind it: a prefix of a tool that isn't known here, or of somebody who pasted a log as comments."""
+        first = tokens[0] if tokens else None
+        if first is None or not 0 < first.start <= _LONGEST_SHARED or (self._dump is None and first.kind not in _MEANT):
+            return 0
+        before = text[: first.start]
+        if first.leads or _SHARED_END.search(before) is None or _OWN.search(before) is not None:
+            return 0
+        before = before.translate(_DIGITS)
+        previous = peel(self.previous[:_NEAR_LINE]).translate(_DIGITS)
+        return len(before) if previous.startswith(before) or previous.strip() == before.strip() else 0
+
+    def _nearly(self, text: str, tokens: list[Token]) -> tuple[str, list[Token]]:
+        """A line of a boot whose letters are damaged, as what it nearly is."""
+        line = text.strip()
+        if not _SHORTEST <= len(line) <= _LONGEST_SHARED:
+            return text, tokens
+        near = difflib.get_close_matches(line, SENTENCES, 1, _NEARLY)
+        return (near[0], self._scan(near[0])) if near else (text, tokens)
 
     def _scan(self, text: str) -> list[Token]:
         """The tokens of a line that mean something here."""
@@ -307,6 +348,8 @@ class Interpreter:
             self._flush_banner()
             dump.boot = self.boots
             dump.state = result
+            if _COMMENTED.match(peel(self.full[:_NEAR_LINE])):
+                dump.marks.add("commented")
             self._dump = dump
             if token.kind == "epc":
                 esp8266_format.garbled_header(dump, peel(clean(self._previous())))
@@ -358,6 +401,8 @@ class Interpreter:
         if reason in ("banner", "end") and dump.kind in ("assert", "stack-smashing") and dump.message:
             dump.strong = True
         if not dump.strong or dump.kind == "terminate":
+            return
+        if "commented" in dump.marks and reason not in ("banner", "end") and not dump.has_body and dump.elf_sha256 is None:
             return
         if dump.report is not None:
             self.out.append(to_reset(dump, file=self._file, port=self._port, rom=self._rom))

@@ -43,7 +43,8 @@ def source_code(before: str) -> bool:
 _NEAR = 400
 _PUNCTUATION = " \t`*_'\"|.>-:#~"
 _COMMENT = re.compile(r"\s*//\s?\w[^\n]*")
-_QUOTED = re.compile(r"\s*\"[^\"\n]*")
+_QUOTED = re.compile(r"(?:[\w\s*\[\]]{1,60}=)?\s*\"[^\"\n]*")
+_STRING_END = re.compile(r"\";\s*$")
 # Before a text that source code holds between quotes: a call, a comparison, a constant.
 _IN_SOURCE = re.compile(
     r"(?:\w\s?\(\s?|\w\s?\([^()\"'\n]{0,60},\s?|[!=]=\s?|\b[A-Z][A-Z_]{3,40}\s?=\s?)(?:[bfrLuBFRU]|u8)?[\"'`][^\"'`\n]{0,80}$"
@@ -81,9 +82,16 @@ class Token:
 
     @property
     def in_source(self) -> bool:
-        """True when it stands in a string of source code: `print("…`, `== b'…`, `LOGE(TAG, "…`; or in a comment behind words."""
+        """True when it stands in a string of source code, or in a comment behind words."""
+        return (self.start <= _NEAR and _COMMENT.match(self.text, 0, self.start) is not None) or self.in_string
+
+    @property
+    def in_string(self) -> bool:
+        """True when it stands in a string of source code: `print("…`, `== b'…`, `LOGE(TAG, "…`, `String s = "…";`."""
         text, start = self.text, self.start
-        if start <= _NEAR and (_COMMENT.match(text, 0, start) or (_QUOTED.match(text, 0, start) and text.endswith('";'))):
+        while start < self.end and not text[start].isalnum():
+            start += 1  # a token may begin with the quote
+        if start <= _NEAR and _QUOTED.match(text, 0, start) and _STRING_END.search(text, max(start, len(text) - 8)):
             return True
         return _IN_SOURCE.search(text[max(0, start - 160) : start]) is not None or source_code(text[max(0, start - 120) : start])
 

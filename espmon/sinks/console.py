@@ -303,8 +303,8 @@ def _joined(frames: Sequence[Frame]) -> list[tuple[Frame, str]]:
 
 
 def split_frames(frames: Sequence[Frame]) -> tuple[list[Frame], list[Frame]]:
-    """(certain and likely ones, possible ones), in their order."""
-    sure = [f for f in frames if f.confidence != "possible"]
+    """(certain and likely ones, possible ones), in their order; where an allocation failed is told elsewhere."""
+    sure = [f for f in frames if f.confidence != "possible" and f.origin != "alloc"]
     return sure, [f for f in frames if f.confidence == "possible"]
 
 
@@ -391,6 +391,9 @@ def _alloc_words(crash: Crash) -> str:
     if alloc is None:
         return ""
     size = f"{alloc.size} bytes" if alloc.size is not None else "memory"
+    place = next((f for f in crash.frames if f.origin == "alloc" and (f.function or f.file)), None)
+    if place is not None:
+        return f"the last allocation that failed asked for {size} in {_frame_words(place)}"
     caller = f" for {alloc.caller}" if alloc.caller is not None else ""
     return f"the last allocation that failed asked for {size}{caller}"
 

@@ -16,6 +16,7 @@ from espmon.events import (
     Crash,
     ElfRef,
     ExceptionCause,
+    FailedAlloc,
     Frame,
     HostError,
     Location,
@@ -24,7 +25,7 @@ from espmon.events import (
     ResetCause,
     Text,
 )
-from espmon.sinks.console import Console, short_path
+from espmon.sinks.console import Console, crash_lines, short_path
 from espmon.sinks.lines import LineWatch
 from espmon.sinks.screen import Screen
 from espmon.sinks.textlog import TextLog
@@ -279,3 +280,12 @@ def test_paths_are_told_when_the_current_folder_is_gone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "build")
     (tmp_path / "build").rmdir()
     assert short_path("/project/src/main.c", roots=["/project"]) == "src/main.c"
+
+
+def test_where_an_allocation_failed_is_told_with_it_and_not_as_a_caller() -> None:
+    caller = Frame(address=Address(0x40201408), function="keep", file="src/uplink.c", line=47, origin="alloc", confidence="certain")
+    crash = replace(CRASH, frames=(*CRASH.frames, caller), last_failed_alloc=FailedAlloc(caller=Address(0x4020140B), size=248))
+    lines = crash_lines(crash)
+    assert [line for line in lines if "keep" in line] == ["  alloc:  the last allocation that failed asked for 248 bytes in keep at src/uplink.c:47"]
+    unknown = crash_lines(replace(crash, frames=CRASH.frames))
+    assert "  alloc:  the last allocation that failed asked for 248 bytes for 0x4020140b" in unknown

@@ -37,8 +37,12 @@ TOKENS = (
     Spec("sming-bar", r"(?<!=)={40,90}(?!=)", ("========",), inside=True),
     Spec("sming-reg", rf"(?<!\w)(?P<reg>pc|sp|ps|sar|vpri|r(?:0\d|1[0-5]))(?:=|: )0x(?P<v>{_H8})(?![0-9a-fA-F:])(?:= {{0,10}}-?\d{{1,10}})?", ("pc=0x", "ps=0x", ": 0x"), inside=True),
     Spec("exception", r"(?<!atal )(?<!C\+\+ )(?i:e?x?ception)\s{0,2}\((?P<n>\d{1,3})\)\s*:?", ("ception",)),
+    # edited: nothing, or other brackets, around the number
+    Spec("exception", r"(?<!atal )(?<!C\+\+ )(?i:exception)\s?(?:\[(?P<n>\d{1,2})\]\s?:?|\s(?P<n3>\d{1,2})\s?:?(?=\s*$|\s*epc1))", ("exception",)),
+    Spec("fatal", r"\S{0,2}atal exception (?P<n3>\d{1,2})\s?:?(?=\s*$|\s*epc1)", ("atal exception ",)),
     Spec("epc", rf"(?P<reg>(?i:epc[1-7]|e[xp]cvaddr|depc|excsave[1-7])|rtn_add)\s?=\s?(?:0x)?(?P<v>{_H8}){_STOP}", ("depc", "epc", "excsave", "excvaddr", "rtn_add")),
-    Spec("epc-damaged", rf"(?<=[0-9a-fA-F][, ])\s?(?P<reg>[^\s=,\"':{{}}\[\]]{{2,9}})\s?=\s?0x(?P<v>{_H8}){_STOP}", ("=0x", "= 0x", "=\t0x")),
+    Spec("epc-colon", rf"(?<!\w)(?P<reg>epc[1-3]|excvaddr|depc):\s?0x(?P<v>{_H8}){_STOP}", ("epc", "excvaddr"), inside=True),
+    Spec("epc-damaged", rf"(?:(?<=[0-9a-fA-F][, ])|^)\s?(?P<reg>[^\s=,\"':{{}}\[\]]{{2,9}})\s?=\s?0x(?P<v>{_H8}){_STOP}", ("=0x", "= 0x", "=\t0x")),
     Spec("soft-wdt", r"(?:S|s)?oft WDT reset(?: - deliberate infinite loop detected)?", ("oft wdt reset",)),
     Spec("hard-wdt", r"Hardware WDT reset", ("hardware wdt reset",)),
     Spec(
@@ -56,6 +60,7 @@ TOKENS = (
     Spec("stack-begin", r">{0,3}\s?stack>>>", ("stack>>>",)),
     Spec("stack-end", r"<{2,3}\s?stack<{0,3}", ("stack",)),
     Spec("row", rf"(?P<addr>{_H8}){_BEFORE_ROW}:\s{{1,3}}(?P<words>{_H8}(?:\s{{1,3}}{_H8}){{3}})(?:(?![0-9a-fA-F:])|(?={_H8}:))(?:\s?<(?!<))?", (": ", ":\t"), row=True),
+    Spec("row-bare", rf"^\s{{0,8}}(?P<addr>3[0-9a-fA-F]{{7}}) {{1,3}}(?P<words>{_H8}(?: {{1,3}}{_H8}){{3}})\s*$", ("3ff",), inside=True),
     Spec("alloc", rf"last failed alloc call:\s*(?P<caller>(?:0x)?{_H8})\((?P<size>\d{{1,9}})\)", ("last failed alloc call:",)),
     Spec("alloc-caller", rf"last failed alloc caller:\s*(?P<caller>(?:0x)?{_H8})", ("last failed alloc caller:",)),
     # esp-open-rtos and the NonOS SDK's mesh example print stacks of their own.
@@ -89,7 +94,7 @@ def fatal(dump: Dump, token: Token) -> str | None:
         return SPLIT
     _begin(dump, "nonos-sdk")
     dump.kind = "exception"
-    dump.number = token.number("n") if token.groups.get("n") else token.number("n2")
+    dump.number = next((token.number(group) for group in ("n", "n2", "n3") if token.groups.get(group)), None)
     name = token.groups.get("name")
     if token.text.startswith("***", token.start):
         dump.framework = "sming"
@@ -97,13 +102,13 @@ def fatal(dump: Dump, token: Token) -> str | None:
     dump.name = name or causes.XTENSA.get(dump.number if dump.number is not None else -1)
     if token.leads:
         dump.marks.add("leads")
-    dump.strong = token.leads and (token.ends or not _WORD.search(token.rest.replace("excvaddr", "").replace("depc", "")))
+    dump.strong = token.leads and not token.groups.get("n3") and (token.ends or not _WORD.search(token.rest.replace("excvaddr", "").replace("depc", "")))
     return None
 
 
 def exception(dump: Dump, token: Token) -> str | None:
     """`Exception (N):`; after a soft watchdog (4) and stack smashing (5) it belongs to them."""
-    number = token.number("n")
+    number = token.number("n") if token.groups.get("n") else token.number("n3")
     if dump.kind in ("watchdog", "stack-smashing") and number in (4, 5) and not dump.registers and not dump.stacks:
         dump.number, dump.name = number, causes.XTENSA.get(number or 0)
         return None
@@ -408,8 +413,8 @@ def lost_mark(dump: Dump, token: Token) -> str | None:
 def stack_begin(dump: Dump, token: Token) -> str | None:
     """`>>>stack>>>`: alone it is a stack whose header is lost."""
     if dump.kind is None and not dump.stacks and not dump.marks:
-        if not token.leads:
-            return DROP
+        if not token.leads and (not token.ends or token.in_source):
+            return DROP  # in a sentence; behind a prefix, the rows will tell
         _begin(dump, "arduino")
     dump.marks.discard("again")
     block = dump.stacks[-1] if dump.stacks else None
@@ -476,8 +481,8 @@ TABLE = {
     **rules(_ANY, "user-exception", lambda d, t: SPLIT, "prelude"),
     **rules("-", "epc", loose_register, "regs"),
     **rules("prelude", "epc", loose_register, "regs"),
-    **rules("head regs after again", "epc", register, "regs"),
-    **rules("regs", "epc-damaged", damaged_register, "regs"),
+    **rules("head regs after again", "epc epc-colon", register, "regs"),
+    **rules("head regs", "epc-damaged", damaged_register, "regs"),
     **rules("head regs", "sming-reg", sming_register, "regs"),
     **rules("head regs stack", "sming-bar", sming_bar, "head"),
     **rules("head regs", "eor-regs", small_registers, "regs"),
@@ -494,6 +499,7 @@ TABLE = {
     **rules("-", "stack-end", lone_end, "after"),
     **rules("head regs stack after", "hwdt-note", None, "head"),
     **rules("head regs stack after", "row", row, "stack"),
+    **rules("stack", "row-bare", row, "stack"),
 }
 
 

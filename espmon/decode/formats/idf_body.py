@@ -18,10 +18,10 @@ _NAMES = (
 )
 # Names may stand right behind the value before them when newlines were lost.
 _STOP = rf"(?:(?![0-9a-fA-F])|(?=(?:{_NAMES})\s{{0,10}}:)|(?=Core |Backtrace|ELF |Stack |Rebooting|EXC|0x{_H8}: |\d\d:\d\d:\d\d))"
-REGISTER = rf"(?:(?<![\w/])|(?<=0x{_H8})|(?<=\.[chS]:\d{{3}})|(?<=\.[chS]:\d{{4}})|(?<=pp:\d{{3}}))(?P<reg>{_NAMES})\s{{0,16}}:\s{{0,4}}(?:0x)?(?P<v>{_H8}){_STOP}"
+REGISTER = rf"(?:(?<![\w/])|(?<=^_)|(?<=^//)|(?<=0x{_H8})|(?<=\.[chS]:\d{{3}})|(?<=\.[chS]:\d{{4}})|(?<=pp:\d{{3}}))(?P<reg>{_NAMES})\s{{0,16}}:\s{{0,4}}(?:0x)?(?P<v>{_H8}){_STOP}"
 
 TOKENS = (
-    Spec("register-dump", r"(?:(?<![a-z])(?i:core)\s{1,4}(?P<core>\d)\s+)?(?i:register dump)\s?:", ("register dump",)),
+    Spec("register-dump", r"(?:(?<![a-z])(?i:core)\s{1,4}(?P<core>\d)\s+)?(?i:register dump)(?:\s?:|(?=[\s`*]*$))", ("register dump",)),
     Spec("isr-context", r"(?:(?i:core)\s{1,4}(?P<core>\d)\s+)?was running in ISR context", ("was running in isr context",)),
     Spec("reg", REGISTER, (" :", "addr:", "cause:", "level:", "ptr:", ": 0x")),
     Spec("stack-memory", r"(?<!\w)Stack memory:", ("stack memory:",)),
@@ -34,8 +34,12 @@ TOKENS = (
     Spec("backtrace-rough", rf"(?<!\w)(?P<word>[\w?]{{6,11}})\W{{0,2}}\s{{0,2}}(?=0x{_H8}:0x{_H8})", (":0x",), inside=True),
     Spec("pair", rf"0x(?P<pc>{_H8})\s?:\s?0x(?P<sp>{_H8})", (":0x", ": 0x", ":\t0x")),
     Spec("corrupted", r"\|?<-\s?(?:CORRUPTED|CONTINUES)", ("ntinues", "rrupted")),
-    Spec("elf-sha", r"ELF file SHA256:\s{0,4}(?P<sha>[0-9a-f]{7,64}|[0-9A-F]{7,64})", ("elf file sha256:",)),
+    Spec("elf-sha", r"(?:ELF file|(?<!\w)(?:[A-Z]?[LE]F|ELF?) ?f?i?l?e) SS?HA ?-?256 ?:\s{0,4}(?P<sha>[0-9a-f]{7,64}|[0-9A-F]{7,64})", ("ha256:",)),
     Spec("panic-twice", r"Panic handler entered multiple times\.(?: Abort panic handling\.)?(?: Rebooting ?\.\.\.)?", ("panic handler entered multiple times.",)),
+    # the colons are gone
+    Spec("reg-bare", rf"(?<![\w/])(?P<reg>{_NAMES}) {{1,16}}0x(?P<v>{_H8}){_STOP}", (" 0x",), inside=True),
+    # a name that lost or changed letters
+    Spec("reg-damaged", rf"(?<!\S)(?P<reg>[^\s:=_\"'(){{}}\[\]]{{1,9}}) {{0,16}}: {{1,2}}0x(?P<v>{_H8}){_STOP}", (": 0x", ":  0x"), inside=True),
     Spec("panic-end", r"Rebooting ?\.\.\.|CPU halted\.|Entering gdb stub now|Re-entered core dump", ("cpu halted.", "entering gdb stub now", "re-entered core dump", "rebooting")),
 )
 _REGISTERS = re.compile(REGISTER)
@@ -73,6 +77,36 @@ def register(dump: Dump, token: Token) -> str | None:
     if len(dump.registers) >= _STRONG_REGISTERS or "dump" in dump.marks:
         dump.strong = True
     return None
+
+
+_XTENSA_ORDER = (
+    "pc", "ps", *(f"a{n}" for n in range(16)), "sar", "exccause", "excvaddr", "lbeg", "lend", "lcount", "epc1", "epc2", "epc3", "epc4",
+)  # fmt: skip
+_RISCV_ORDER = (
+    "mepc", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0/fp", "s1", *(f"a{n}" for n in range(8)), *(f"s{n}" for n in range(2, 12)),
+    "t3", "t4", "t5", "t6", "mstatus", "mtvec", "mcause", "mtval", "intlevel", "mhartid",
+)  # fmt: skip
+_AS_DUE = 0.5  # of the letters: names are short, and which one is due is known
+
+
+def damaged_register(dump: Dump, token: Token) -> str | None:
+    """A register whose name is damaged: the one that is due here, if the name is still close to it."""
+    target = dump.other_registers if dump.into_other else dump.registers
+    if "dump" not in dump.marks and len(target) < _ROUGH_REGISTERS:
+        return dump.state
+    last = next(reversed(target), None) if "abort-pc" not in dump.marks else None
+    order = _RISCV_ORDER if {"mepc", "ra", "gp"} & target.keys() else _XTENSA_ORDER
+    if last is None:
+        due = {"pc": _AS_DUE, "mepc": _AS_DUE}
+    else:
+        at = order.index(last) + 1 if last in order else len(order)
+        due = {name: _AS_DUE if i == 0 else _NEAR for i, name in enumerate(order[at : at + 3])}
+    word = token["reg"].lower()
+    name = next((name for name, least in due.items() if difflib.SequenceMatcher(None, word, name, autojunk=False).ratio() >= least), None)
+    if name is None:
+        return dump.state
+    token.groups["reg"] = name
+    return register(dump, token)
 
 
 def rough_register(dump: Dump, token: Token) -> str | None:
@@ -228,6 +262,8 @@ BODY: dict[tuple[str, str], Rule] = {
     **rules(STATES, "isr-context", None, "regs"),
     **rules("head regs", "reg", register, "regs"),
     **rules("bt stack tail", "reg", register, "regs"),
+    **rules("regs", "reg-bare", register, "regs"),
+    **rules("head regs", "reg-damaged", damaged_register, "regs"),
     **rules(STATES, "memory-dump corrupted", None, "head"),
     **rules("bt", "corrupted", None, "tail"),
     **rules(STATES, "backtrace", begin_backtrace, "bt"),

@@ -31,7 +31,7 @@ TOKENS = (
     Spec("guru", rf"(?<![\w])(?i:panic'ed)\s{{0,3}}\((?P<reason>[^()\n]{{2,90}}?){_REASON_END}(?P<core>)", ("panic'ed",)),
     Spec("guru", rf"\w{{0,6}}(?i:ru\s{{1,3}}meditation\s{{1,3}}error)\s?:?\s{{0,3}}(?i:core)\s{{1,4}}{_PANICED}\s{{0,3}}\((?P<reason>[^()\n]{{2,90}}?){_REASON_END}(?P<core>)", ("meditation",)),
     Spec("guru-cut", rf"(?:\w{{0,6}}(?i:ru\s{{1,3}}meditation\s{{1,3}}error)\s?:?\s{{0,3}}(?i:core)\s{{0,4}}(?P<core>\d)\s{{0,3}})?(?<!\w){_PANICED}\s{{0,3}}\((?P<reason>[^()\n]{{0,90}}?)\s*$", ("ed (", "ed  (", "ed(")),
-    Spec("debug-reason", r"Debug exception reason:\s*(?P<reason>[^\n(]{3,80}?\([^()\n]{1,40}\)|[^\n(]{3,80}?(?=[\s\"'`*,]*$|\s+Core|\s+Register))", ("debug exception reason:",)),
+    Spec("debug-reason", r"Debug exception reason:\s*(?P<reason>[^\n(]{3,80}?\([^()\n]{0,40}\)|[^\n(]{3,80}?(?=[\s\"'`*,]*$|\s+Core|\s+Register))", ("debug exception reason:",)),
     Spec("detected-task", r'Detected in task "(?P<task>[^"\n]{1,40})"', ('detected in task "',)),
     Spec("stack-bounds", r"Stack pointer: 0x[0-9a-fA-F]{8}|Stack bounds: 0x[0-9a-fA-F]{8}|PMP(?:CFG|ADDR) ?\d{1,2}: [0-9a-fA-F]{8}", ("stack ", "pmpcfg", "pmpaddr")),
     Spec(
@@ -94,7 +94,7 @@ def guru(dump: Dump, token: Token) -> str | None:
     if reason and kind != "abort":
         dump.name = reason if dump.number is not None or kind == "panic" else None
         dump.say(said)
-    rest = re.sub(r"^\W*(?:Exception was unhandled)?\W*", "", token.rest, count=1)
+    rest = re.sub(r"^[\W_]*(?:Exception was unhandled)?[\W_]*", "", token.rest, count=1)
     follows = not rest or "Exception was unhandled".startswith(rest) or re.match(r"(?:Core|Register|Debug|Memory|Detected|Stack|PC|MEPC|Backtrace|Exception was)\b", rest)
     dump.strong = dump.strong or (token.leads and bool(follows))
     return None

@@ -84,6 +84,8 @@ def stack_of_report(dump: Dump, token: Token) -> str | None:
 
 def reset_reason(facts: Interpreter, token: Token) -> None:
     """`Reset reason: Software/System restart` and the like."""
+    if token.in_source or token.text[: token.start].strip() == "//":
+        return
     text = token["text"].strip(" .'`*")
     numbered = re.fullmatch(r"(\d{1,3})\s?[=:(]\s?(.+?)\)?", text)
     source = "esp-link" if numbered else "arduino"
@@ -170,7 +172,7 @@ def boot_reason(dump: Dump, token: Token) -> str | None:
 NODEMCU = Format(
     name="nodemcu-bootreason",
     tokens=(
-        Spec("bootreason", r"node\.bootreason\s?\(\)\)?[\s>]{1,6}(?P<values>\d{1,10}(?:[\s,]{1,12}\d{1,10}){1,7})(?!\d)", ("node.bootreason",)),
+        Spec("bootreason", r"node\.bootreason\s?\(\)\)?[\s>]{0,6}(?P<values>\d{1,10}(?:[\s,]{1,12}\d{1,10}){1,7})(?!\d)", ("node.bootreason",)),
         Spec("bootreason-call", r"node\.bootreason\s?\(\)", ("node.bootreason",)),
         Spec("bootreason", r"^[\s>`]{0,4}(?P<values>\d{1,10}(?:[\s,]{1,12}\d{1,10}){1,7})[\s`]*$", ()),
     ),

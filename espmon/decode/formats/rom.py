@@ -19,7 +19,7 @@ _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 TOKENS = (
     Spec(
         "boot-8266",
-        r"(?:\S{0,6}ts {1,3}(?P<date>Jan {1,3}8 2013)\s{0,2}[,.]?\s{0,3})?(?:\W{0,3}r?st,? {0,2}\S{0,2}|^\W{0,3})cause ?: ?(?P<cause>\d{1,2})\W{1,4}boot mode ?:? ?(?:\([^\d\n]{0,2}(?P<x>\d{1,2}) ?[, .] ?(?P<y>\d{1,2})\)?|[^\d\n]{0,2}(?P<x2>\d) ?, ?(?P<y2>\d)\))", ("boot mode",),
+        r"(?:\S{0,6}ts {1,3}(?P<date>Jan {1,3}8 2013)\s{0,2}[,.]?\s{0,3})?(?:\W{0,3}r?st,? {0,2}\S{0,2}|^\W{0,3})cause ?:? ?(?P<cause>\d{1,2})\W{1,4}boot mode ?:? ?(?:\([^\d\n]{0,2}(?P<x>\d{1,2}) ?[, .] ?(?P<y>\d{1,2})\)?|[^\d\n]{0,2}(?P<x2>\d) ?, ?(?P<y2>\d)\))", ("boot mode",),
     ),
     Spec(
         "boot-8266",
@@ -54,6 +54,7 @@ TOKENS = (
     Spec("waiting-download", r"(?i:waiting for (?:sdio host|download))|wait (?:uart|usb|spi)0?(?:/sdio)? download(?:\(secure mode\))?", ("waiting for download", "waiting for sdio host", "wait u", "wait spi download")),
     Spec("waiting-host", r"(?i:waiting for host)", ("waiting for host",)),
     Spec("invalid-header", r"(?i:nvalid header) ?: ?(?P<v>[0O]x[0-9a-fA-F]{6}(?:[0-9a-fA-F]{2})?)(?![0-9a-fA-F])", ("nvalid header",)),
+    Spec("invalid-rough", r"(?<!\w)(?P<word>[a-z?]{5,8}) header ?: ?(?P<v>0x[0-9a-f]{8})(?![0-9a-fA-F])", (" header",)),
     Spec("flash-read", r"(?i:flash read err),? ?(?P<n>\w{0,6})", ("flash read err",)),
     Spec("csum-err", r"csum err(?: ?: ?0x[0-9a-fA-F]{1,2} ?!= ?0x[0-9a-fA-F]{1,2})?", ("csum err",)),
     Spec("ets-main", r"(?<![\w\"/])ets_(?:main|loader)\.c(?: {1,2}(?P<n>\d{1,4}))?", ("ets_main.c", "ets_loader.c")),
@@ -71,6 +72,9 @@ TOKENS = (
 )
 
 
+_NEARLY = 0.75  # of the letters
+# What boards say alone on a line, for lines whose letters are damaged.
+SENTENCES = ("waiting for download", "Brownout detector was triggered", "Waiting for host")
 _SAID = re.compile(r"[a-z]{2,} [a-z]{2,} [^a-z]{0,3}$|(?:^|[.!?] )(?:[Tt]he|[Aa]|[Tt]his|[Mm]y)[^A-Za-z]{0,3}$")
 # Words, then an opening quote: a sentence that quotes. JSON has a quote before its colon.
 _QUOTES = re.compile(r"[^\W\d_]{3,}\s{1,3}(?P<q>[\"'`\u00ab])\s?$")
@@ -99,8 +103,10 @@ def boot_8266(facts: Interpreter, token: Token) -> None:
         return
     if not cause and not token.leads and not re.search(r"ets|Jan|201|rst|aus", token.text[max(0, token.start - 40) : token.start]):
         return  # a sentence about boot modes
-    if not token.groups.get("date") and _quoted(token):
+    if token.in_string or (not token.groups.get("date") and _quoted(token)):
         return
+    if not cause and re.search(r"cause ?: ?\d ?[=-]", facts.previous):
+        return  # somebody explains the two, one per line
     first = token.start
     while first < token.end and not token.text[first].isalnum():
         first += 1
@@ -120,6 +126,8 @@ def boot_8266(facts: Interpreter, token: Token) -> None:
 
 def rom_line(facts: Interpreter, token: Token) -> None:
     """`ESP-ROM:…` or `ets Jun  8 2016 00:22:57`: a boot begins, its reset line follows."""
+    if token.in_string:
+        return
     rom = token.groups.get("rom") or token["date"]
     chip = resets.chip_of_rom(rom) if token.groups.get("rom") else "esp32"
     facts.rom(token, chip=chip, rom=rom)
@@ -226,6 +234,12 @@ def invalid_header(facts: Interpreter, token: Token) -> None:
     _flash(facts, token, f"invalid header: 0x{token['v'][2:].lower()}")
 
 
+def invalid_rough(facts: Interpreter, token: Token) -> None:
+    """The same with a damaged word."""
+    if difflib.SequenceMatcher(None, token["word"], "invalid", autojunk=False).ratio() >= _NEARLY:
+        invalid_header(facts, token)
+
+
 def in_context(facts: Interpreter, token: Token) -> None:
     """Words that mean something only during a boot: `ets_main.c`, `waiting for host`, `csum err`."""
     if token.kind == "csum-err":
@@ -263,7 +277,7 @@ FORMAT = Format(
     facts={
         "boot-8266": boot_8266, "boot-32": boot_32, "boot-32-rough": boot_32_rough, "boot-32-cut": boot_32_cut, "boot-32-tail": boot_32_tail, "rom-32": rom_line, "rom-date": rom_line,
         "build": nothing, "spi-line": nothing, "saved-pc": saved_pc, "load-32": load_32, "brownout": brownout,
-        "waiting-download": waiting_download, "waiting-host": in_context, "invalid-header": invalid_header,
+        "waiting-download": waiting_download, "waiting-host": in_context, "invalid-header": invalid_header, "invalid-rough": invalid_rough,
         "flash-read": flash_error, "csum-err": in_context, "ets-main": in_context, "ets-assert": flash_error,
         "secure-boot": flash_error, "sha-mismatch": flash_error, "basic": flash_error, "rf-cal": flash_error,
         "loader-error": flash_error,
