@@ -142,7 +142,7 @@ class Hands:
         now = time.time()
         watch.reset_at = now
         watch.expect_boot_text()
-        self._decoding.hurry()
+        self._decoding.hurry(watch)
         watch.rate.board_reset(now)
         watch.log.mark("reset-caused", now, time.monotonic(), by=who, how=how)
         self._database.audit(now, watch.name, who, "reset", how=how)

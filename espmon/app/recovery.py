@@ -11,9 +11,9 @@ what differs), ``erase-parameters`` (opt-in), ``write-whole``. Reasons and guard
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -248,7 +248,7 @@ class RecoveryPolicy:
         self._resume_at: float | None = None
         self._parked_retry = float("-inf")
         self._ticked = float("-inf")
-        self._saved = json.dumps(state) if state else ""
+        self._saved: dict[str, Any] = dict(state) if state else {}
         if state:
             self._restore(state, at)
 
@@ -273,10 +273,9 @@ class RecoveryPolicy:
     def unsaved(self) -> dict[str, Any] | None:
         """The state when it differs from the one given out last by this method, else None: what to store now."""
         state = self.state()
-        text = json.dumps(state)
-        if text == self._saved:
+        if state == self._saved:
             return None
-        self._saved = text
+        self._saved = deepcopy(state)  # the lists in it are those we change
         return state
 
     def _restore(self, state: Mapping[str, Any], at: float) -> None:

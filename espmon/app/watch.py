@@ -78,6 +78,7 @@ class Watch:
         *,
         wake: Callable[[], None],
         gone: Callable[[Watch, PortGone], None],
+        familiar: set[bytes] | None = None,
     ) -> None:
         self.name = name
         self.section = section
@@ -119,8 +120,10 @@ class Watch:
         self._tail = b""
         self._text_left = 0
         self._decoder: Decodes | None = None
+        self.hurry_until = 0.0  # monotonic: until then its bytes are read and decoded as they come
         self._wake = wake
         self._gone = gone
+        self._familiar = familiar
 
     @property
     def decoder(self) -> Decodes:
@@ -128,10 +131,15 @@ class Watch:
         if self._decoder is None:
             from espmon.decode import Decoder
 
-            self._decoder = Decoder(port=self.name, chip=self.section.chip)
+            self._decoder = Decoder(port=self.name, chip=self.section.chip, familiar=self._familiar)
         return self._decoder
 
     # --- the reader's thread ---
+
+    @property
+    def waited_for(self) -> bool:
+        """True while somebody looks on: bytes are not gathered for long."""
+        return bool(self.attached) or self.offered is not None
 
     def heard(self, data: bytes, at: float, mono: float) -> None:
         """Bytes: into the log first, then to whoever is attached, then to the decoder's inbox."""

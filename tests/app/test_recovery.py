@@ -747,3 +747,20 @@ def test_a_host_that_dies_in_a_reset_may_leave_the_board_in_its_loader_so_it_is_
     assert again.done() is rung
     again.wait(40.0)
     assert "healthy recovered" not in again.said, "silence after a host's death is no sign of health"
+
+
+def test_what_is_unsaved_is_told_once_and_after_each_change():
+    policy = RecoveryPolicy("b", FLASH)
+    assert policy.unsaved() is not None
+    assert policy.unsaved() is None
+    policy.suspect.append("abc")
+    policy.writes["abc"] = [1.0]
+    first = policy.unsaved()
+    assert first is not None
+    assert policy.unsaved() is None
+    policy.writes["abc"].append(2.0)
+    again = policy.unsaved()
+    assert again is not None
+    assert again["writes"] == {"abc": [1.0, 2.0]}
+    restored = RecoveryPolicy("b", FLASH, json.loads(json.dumps(again)), at=3.0)
+    assert restored.unsaved() is None
