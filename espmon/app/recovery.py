@@ -60,6 +60,10 @@ PARKED_S = 10.0
 BROWNOUT_HOLD_S = 3600.0
 # After a restart of the host in the middle of a rung: listen this long for a talking board before resuming.
 RESUME_LISTEN_S = 3.0
+# A loader that was left in mid-sentence finishes it: at most 16 KiB (its window) at 115200 baud, 1.4 s of flash content, which
+# reads like anything. What may be that is listened to for longer: a board that talks will say more.
+LEFTOVER_S = 2.0
+LEFTOVER_LISTEN_S = 60.0
 # After a rung that the port's going away cut short: the waits before it is looked at again.
 AWAY_S = (3.0, 10.0, 30.0, 60.0, 120.0)
 # How often one incident survives the host's death, or the port's going away, before it is given up.
@@ -159,6 +163,7 @@ class _Life:
     download: bool = False
     bytes_at: float | None = None  # anything at all was received, readable or not
     progressed: bool = False  # it was healthy before it crashed
+    assumed: bool = False  # no boot was heard: text alone says that it runs
     heard: bool = True  # False: made from a reset of ours, nothing was heard of it yet
     marker: float | None = None
     text: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=256))
@@ -329,6 +334,7 @@ class RecoveryPolicy:
         if life.began is None:
             # no boot was heard: it runs since before we listened
             life.began = at - self.settings.healthy_after_s
+            life.assumed = True
         life.text.append((at, line))
 
     def bytes_heard(self, at: float) -> None:
@@ -864,6 +870,11 @@ class RecoveryPolicy:
             return []
         rung = Rung(incident.running)
         why = incident.interrupted
+        if rung in IN_LOADER and self._may_be_leftover():
+            if at - self._life.text[-1][0] < LEFTOVER_LISTEN_S:
+                self._resume_at = at + 1.0
+                return []
+            self._life = _Life(heard=False)
         incident.resumes += 1
         if self.talking(at):
             incident.running = None
@@ -895,6 +906,11 @@ class RecoveryPolicy:
             self._say(Rung.COMPARE, "started", at, reason),
             Do(port=self.port, rung=Rung.COMPARE, incident=incident.id, reason=reason, resume=True),
         ]
+
+    def _may_be_leftover(self) -> bool:
+        """True when all text since the interruption may be what a loader was still sending."""
+        life = self._life
+        return life.assumed and bool(life.text) and life.text[-1][0] - life.text[0][0] < LEFTOVER_S
 
     # --- words ---
 

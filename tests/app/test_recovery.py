@@ -322,7 +322,45 @@ def test_a_board_that_talks_after_the_hosts_restart_is_left_alone() -> None:
     again.at = s.at
     again.text(0.5)
     again.text(0.5)
+    again.text(45.0)
     again.wait(10.0)
+    assert again.wanted == []
+    assert again.said[-1] == "healthy recovered"
+
+
+def test_what_a_loader_still_sends_after_the_hosts_death_is_no_talk() -> None:
+    s = Story()
+    for _ in range(3):
+        s.flash_error()
+        s.boot(2.0)
+    again = Story(state=json.loads(json.dumps(s.policy.state())), at=s.at)
+    again.at = s.at
+    for _ in range(300):  # flash content in frames: strings of the firmware, its `healthy` text among them
+        again.text(0.004, marker=True)
+    again.wait(30.0)
+    assert again.wanted == []
+    assert "healthy recovered" not in again.said
+    again.wait(40.0)
+    (do,) = again.wanted
+    assert do.rung is Rung.COMPARE
+    assert again.done(differs=True) is Rung.COMPARE
+    assert again.done() is Rung.WRITE
+    again.boot(0.1, PLAIN, "espmon")
+    for _ in range(20):
+        again.text(0.4)
+    assert again.said[-1] == "healthy recovered"
+
+
+def test_a_boot_and_text_after_it_are_talk_at_once_after_the_hosts_death() -> None:
+    s = Story()
+    for _ in range(3):
+        s.flash_error()
+        s.boot(2.0)
+    again = Story(state=json.loads(json.dumps(s.policy.state())), at=s.at)
+    again.at = s.at
+    again.boot(0.5, PLAIN)
+    again.text(0.1, marker=True)
+    again.wait(5.0)
     assert again.wanted == []
     assert again.said[-1] == "healthy recovered"
 
