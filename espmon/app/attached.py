@@ -39,6 +39,9 @@ def in_words(state: object, holder: object = None) -> str:
     return f"{words} (to {holder})" if holder and state == "lent" else f"{words} ({holder})" if holder else words
 
 
+_DAEMON_GONE = "`espmon status` tells whether it runs. The same command again does what is left to do."
+
+
 class AttachedPort(SerialPort):
     """Board `word` of the daemon at `place`. `notices`: what the daemon wanted said; taken by whoever shows it."""
 
@@ -153,9 +156,9 @@ class AttachedPort(SerialPort):
                     return False
             frame = wire.read_frame()
         except (OSError, ValueError) as error:
-            raise PortGone(self.name, f"the daemon has gone: {error}") from None
+            raise PortGone(self.name, f"the daemon has gone: {error}", _DAEMON_GONE) from None
         if frame is None:
-            raise PortGone(self.name, "the daemon has ended the connection")
+            raise PortGone(self.name, "the daemon has ended the connection", _DAEMON_GONE)
         letter, payload = frame
         if letter == b"D":
             self._bytes += payload
@@ -179,7 +182,7 @@ class AttachedPort(SerialPort):
         try:
             self._wire.send_frame(letter, payload)
         except OSError as error:
-            raise PortGone(self.name, f"the daemon has gone: {error}") from None
+            raise PortGone(self.name, f"the daemon has gone: {error}", _DAEMON_GONE) from None
 
     def _ask(self, **wish: Any) -> dict[str, Any]:
         """A wish whose answer is waited for; bytes that come meanwhile are kept."""
@@ -187,7 +190,7 @@ class AttachedPort(SerialPort):
         limit = time.monotonic() + _ANSWER_S
         while not self._answers:
             if time.monotonic() > limit:
-                raise PortGone(self.name, "the daemon does not answer")
+                raise PortGone(self.name, "the daemon does not answer", _DAEMON_GONE)
             self._hear(0.5)
         answer = self._answers.pop(0)
         if answer.get("problem"):

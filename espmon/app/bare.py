@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import espmon.events as ev
+from espmon.app.boottext import BootText
 from espmon.app.flashing import ChipReport
 from espmon.app.listener import NEAR_OPENING_S, NEAR_RESET_S, Clock, Decodes, reset_sequence
 from espmon.app.ordinary import is_ordinary
@@ -39,9 +40,6 @@ from espmon.store.database import Database, StoreUnusable
 from espmon.store.images import ImageStore, StoredImage
 
 GAVE_UP = 1
-# What is heard after a reset into the loader is text up to the first frame, at most so much.
-_BOOT_TEXT_BYTES = 2048
-_PRINTABLE = bytes([9, 10, 13, 27, *range(0x20, 0x7F)])
 _LOOK_S = 0.1  # how soon a wish to stop is seen
 _RETURN_S = 0.1  # how often a board that went away is looked for
 
@@ -115,7 +113,7 @@ class BareRecovery:
         self._status: int | None = None
         self._refused = False
         self._opened_at = self._reset_at = float("-inf")
-        self._text_left = 0
+        self._boot_text = BootText()
         self._tail = b""
         self._mac: str | None = None
         self._bytes = 0
@@ -265,7 +263,7 @@ class BareRecovery:
         at = event.at if event.at is not None else self._now()
         if event.caused_by is not None:
             return event
-        if 0 <= at - self._reset_at <= NEAR_RESET_S or self._text_left:
+        if 0 <= at - self._reset_at <= NEAR_RESET_S or self._boot_text.expected:
             self._reset_at = float("-inf")  # one reset, one boot: the next is the board's own doing
             return replace(event, caused_by="espmon")
         return replace(event, caused_by="open") if 0 <= at - self._opened_at <= NEAR_OPENING_S else event
@@ -372,12 +370,12 @@ class BareRecovery:
         self.was_reset(sequence.name)
         run_steps(port, sequence.run(), heard=self._hear)
         self._reset_at = self._now()
-        self._text_left = 0
+        self._boot_text.forget()
 
     def was_reset(self, how: str) -> None:
         now = self._now()
         self._reset_at = now
-        self._text_left = _BOOT_TEXT_BYTES
+        self._boot_text.expect()
         self._rate.board_reset(now)
         self.journal("reset", how=how)
         event = ev.ResetCaused(at=now, port=self.name, by="espmon", how=how)
@@ -386,19 +384,13 @@ class BareRecovery:
 
     def left_loader(self) -> None:
         self._reset_at = self._now()
-        self._text_left = 0
+        self._boot_text.forget()
 
     def heard(self, chunk: Chunk) -> None:
-        """A loader's answers may hold flash content, which reads like anything: only what follows a reset is text."""
-        if self._text_left <= 0:
-            return
-        text = chunk.data[: self._text_left]
-        end = min((at for at in (text.find(b"\xc0"), text.find(b"\0")) if at >= 0), default=-1)
-        left = 0 if end >= 0 else self._text_left - len(text)
-        text = text[:end] if end >= 0 else text
-        if text and len(text.translate(None, _PRINTABLE)) * 10 <= len(text):
+        """Bytes received while the board is in its loader."""
+        text = self._boot_text.of(chunk.data)
+        if text:
             self._hear(Chunk(chunk.at, text, chunk.mono))
-        self._text_left = left
 
     def tell(self, event: ev.Event) -> None:
         self._tell(event)

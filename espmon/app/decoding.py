@@ -41,8 +41,7 @@ def _gathered(inbox: deque[tuple[float, float, bytes]]) -> Chunk:
 class Decoding:
     """Empties the inboxes of all watches, in rounds. What a watch's decoder and policy do is done with its `judging` held.
 
-    `judge` carries out what a policy decided; `sync_soon` has a board's log put on the disk (a crash was seen); `hurry`
-    tells the readers until when (monotonic) to read at once.
+    `judge` carries out what a policy decided; `sync_soon` has a board's log put on the disk (a crash was seen).
     """
 
     def __init__(
@@ -53,7 +52,6 @@ class Decoding:
         judge: Callable[[Watch, list[Emit | Do]], None],
         *,
         sync_soon: Callable[[str], None],
-        hurry: Callable[[float], None],
     ) -> None:
         self.beat = time.monotonic()
         self._watches = watches
@@ -61,7 +59,6 @@ class Decoding:
         self._symbols = symbols
         self._judge = judge
         self._sync_soon = sync_soon
-        self._hurry_readers = hurry
         self._hurry_until = 0.0
         self._silent_until: dict[str, float] = {}
         self._wake = threading.Event()
@@ -84,10 +81,9 @@ class Decoding:
         if not self._wake.is_set():
             self._wake.set()
 
-    def hurry(self) -> None:
-        """A board is about to change its rate: for two seconds bytes are read and looked at as they come."""
-        self._hurry_until = time.monotonic() + _HURRY_S
-        self._hurry_readers(self._hurry_until)
+    def hurry(self, watch: Watch) -> None:
+        """This board is about to change its rate: for two seconds its bytes are read and looked at as they come."""
+        self._hurry_until = watch.hurry_until = time.monotonic() + _HURRY_S
 
     def _run(self) -> None:
         offset = time.time() - time.monotonic()
@@ -184,7 +180,7 @@ class Decoding:
                 _log.warning("%s: %s", watch.name, problem.message)
                 return
         now = time.time()
-        self.hurry()
+        self.hurry(watch)
         watch.rate.rate_set(now, wish.baud)
         watch.log.mark("rate", now, time.monotonic(), baud=wish.baud)
         self._publisher.port_changed(watch, "rate", with_rounding(wish.reason, got), wish.baud)
@@ -228,7 +224,7 @@ class Decoding:
         watch.last_boot = event
         watch.healthy_since = at
         if watch.section.baud is None:
-            self.hurry()
+            self.hurry(watch)
         return event
 
     def _text(self, watch: Watch, event: ev.Text) -> None:

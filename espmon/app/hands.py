@@ -108,7 +108,7 @@ class Hands:
         """Takes a lent port back; it is opened as soon as whoever had it lets go. Raises `PortProblem` when it isn't lent."""
         with watch.io:
             if watch.state != "lent":
-                raise PortProblem(watch.name, f"{watch.name} is not lent, it is {watch.state}")
+                raise PortProblem(watch.name, f"{watch.name} is not lent", _why_not_lent(watch))
             watch.state, watch.holder, watch.try_again = "away", None, 0.0
         now = time.time()
         watch.log.mark("returned", now, time.monotonic(), by=who)
@@ -142,8 +142,19 @@ class Hands:
         now = time.time()
         watch.reset_at = now
         watch.expect_boot_text()
-        self._decoding.hurry()
+        self._decoding.hurry(watch)
         watch.rate.board_reset(now)
         watch.log.mark("reset-caused", now, time.monotonic(), by=who, how=how)
         self._database.audit(now, watch.name, who, "reset", how=how)
         self._incidents.was_reset(watch, ev.ResetCaused(at=now, port=watch.name, by=who, how=how))
+
+
+def _why_not_lent(watch: Watch) -> str:
+    """What there is to do about a port that was to be taken back and isn't lent."""
+    match watch.state:
+        case "run":
+            return "the daemon has it already"
+        case "busy":
+            return f"{watch.holder} works on it, and gives it back"
+        case _:
+            return "the daemon opens it as soon as it is there; espmon status tells why it isn't"

@@ -11,9 +11,9 @@ what differs), ``erase-parameters`` (opt-in), ``write-whole``. Reasons and guard
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -60,6 +60,10 @@ PARKED_S = 10.0
 BROWNOUT_HOLD_S = 3600.0
 # After a restart of the host in the middle of a rung: listen this long for a talking board before resuming.
 RESUME_LISTEN_S = 3.0
+# A loader that was left in mid-sentence finishes it: at most 16 KiB (its window) at 115200 baud, 1.4 s of flash content, which
+# reads like anything. What may be that is listened to for longer: a board that talks will say more.
+LEFTOVER_S = 2.0
+LEFTOVER_LISTEN_S = 60.0
 # After a rung that the port's going away cut short: the waits before it is looked at again.
 AWAY_S = (3.0, 10.0, 30.0, 60.0, 120.0)
 # How often one incident survives the host's death, or the port's going away, before it is given up.
@@ -159,6 +163,7 @@ class _Life:
     download: bool = False
     bytes_at: float | None = None  # anything at all was received, readable or not
     progressed: bool = False  # it was healthy before it crashed
+    assumed: bool = False  # no boot was heard: text alone says that it runs
     heard: bool = True  # False: made from a reset of ours, nothing was heard of it yet
     marker: float | None = None
     text: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=256))
@@ -248,7 +253,7 @@ class RecoveryPolicy:
         self._resume_at: float | None = None
         self._parked_retry = float("-inf")
         self._ticked = float("-inf")
-        self._saved = json.dumps(state) if state else ""
+        self._saved: dict[str, Any] = dict(state) if state else {}
         if state:
             self._restore(state, at)
 
@@ -273,10 +278,9 @@ class RecoveryPolicy:
     def unsaved(self) -> dict[str, Any] | None:
         """The state when it differs from the one given out last by this method, else None: what to store now."""
         state = self.state()
-        text = json.dumps(state)
-        if text == self._saved:
+        if state == self._saved:
             return None
-        self._saved = text
+        self._saved = deepcopy(state)  # the lists in it are those we change
         return state
 
     def _restore(self, state: Mapping[str, Any], at: float) -> None:
@@ -330,6 +334,7 @@ class RecoveryPolicy:
         if life.began is None:
             # no boot was heard: it runs since before we listened
             life.began = at - self.settings.healthy_after_s
+            life.assumed = True
         life.text.append((at, line))
 
     def bytes_heard(self, at: float) -> None:
@@ -865,6 +870,11 @@ class RecoveryPolicy:
             return []
         rung = Rung(incident.running)
         why = incident.interrupted
+        if rung in IN_LOADER and self._may_be_leftover():
+            if at - self._life.text[-1][0] < LEFTOVER_LISTEN_S:
+                self._resume_at = at + 1.0
+                return []
+            self._life = _Life(heard=False)
         incident.resumes += 1
         if self.talking(at):
             incident.running = None
@@ -896,6 +906,11 @@ class RecoveryPolicy:
             self._say(Rung.COMPARE, "started", at, reason),
             Do(port=self.port, rung=Rung.COMPARE, incident=incident.id, reason=reason, resume=True),
         ]
+
+    def _may_be_leftover(self) -> bool:
+        """True when all text since the interruption may be what a loader was still sending."""
+        life = self._life
+        return life.assumed and bool(life.text) and life.text[-1][0] - life.text[0][0] < LEFTOVER_S
 
     # --- words ---
 

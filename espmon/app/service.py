@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from espmon.errors import EspmonError, UsageProblem
 
 NAME = "espmon"
 LABEL = "io.espmon.daemon"
+_USERS = "S-1-5-32-545"  # Windows' name of the local group Users in every language
 
 
 class ServiceProblem(EspmonError):
@@ -149,8 +151,17 @@ def launchd_plist(command: Sequence[str], *, config: Path | None, log: Path) -> 
 """
 
 
-def task_xml(command: Sequence[str], *, config: Path | None) -> str:
-    """A Task Scheduler entry: starts when the user logs on, again after a failure, never stopped for taking long."""
+def task_xml(command: Sequence[str], *, config: Path | None, account: str | None) -> str:
+    """A Task Scheduler entry: starts when `account` logs on, again after a failure, never stopped for taking long.
+
+    Without an account: whoever of the group Users logs on, as that user; only administrators may install such a task.
+    """
+    trigger = f"\n      <UserId>{escape(account)}</UserId>" if account else ""
+    principal = (
+        f"<UserId>{escape(account)}</UserId>\n      <LogonType>InteractiveToken</LogonType>"
+        if account
+        else f"<GroupId>{_USERS}</GroupId>"
+    )
     words = ["daemon", *(("--config", str(config)) if config else ())]
     arguments = subprocess.list2cmdline([*command[1:], *words])
     return f"""<?xml version="1.0" encoding="UTF-16"?>
@@ -160,9 +171,15 @@ def task_xml(command: Sequence[str], *, config: Path | None) -> str:
   </RegistrationInfo>
   <Triggers>
     <LogonTrigger>
-      <Enabled>true</Enabled>
+      <Enabled>true</Enabled>{trigger}
     </LogonTrigger>
   </Triggers>
+  <Principals>
+    <Principal id="Author">
+      {principal}
+      <RunLevel>LeastPrivilege</RunLevel>
+    </Principal>
+  </Principals>
   <Settings>
     <MultipleInstancesPolicy>IgnoreNew</MultipleInstancesPolicy>
     <DisallowStartIfOnBatteries>false</DisallowStartIfOnBatteries>
@@ -173,7 +190,7 @@ def task_xml(command: Sequence[str], *, config: Path | None) -> str:
       <Count>999</Count>
     </RestartOnFailure>
   </Settings>
-  <Actions>
+  <Actions Context="Author">
     <Exec>
       <Command>{escape(command[0])}</Command>
       <Arguments>{escape(arguments)}</Arguments>
@@ -181,6 +198,12 @@ def task_xml(command: Sequence[str], *, config: Path | None) -> str:
   </Actions>
 </Task>
 """
+
+
+def _account() -> str:
+    """The present user, with the domain where there is one."""
+    name, domain = getpass.getuser(), os.environ.get("USERDOMAIN")
+    return f"{domain}\\{name}" if domain else name
 
 
 def service(*, user: bool, config: Path | None = None, platform: str = sys.platform) -> Service:
@@ -192,7 +215,7 @@ def service(*, user: bool, config: Path | None = None, platform: str = sys.platf
         return Service(
             kind="Task Scheduler",
             path=path,
-            text=task_xml(command, config=config),
+            text=task_xml(command, config=config, account=_account() if user else None),
             install=(("schtasks", "/Create", "/TN", NAME, "/XML", str(path), "/F"), ("schtasks", "/Run", "/TN", NAME)),
             remove=(("schtasks", "/End", "/TN", NAME), ("schtasks", "/Delete", "/TN", NAME, "/F")),
         )

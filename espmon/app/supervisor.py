@@ -85,12 +85,12 @@ class Supervisor:
             self.symbols,
             self.incidents.judge,
             sync_soon=self.writer.sync_soon,
-            hurry=self._readers.hurry,
         )
         self.ports = Ports(config, self.watches, self._readers, self.decoding, self.publisher, self.database)
         self.hands = Hands(self.ports, self._readers, self.decoding, self.incidents, self.publisher, self.database)
         self._offers = Offers(self.decoding, self.hands, self.database)
         self._make_rate = make_rate
+        self._familiar: set[bytes] = set()  # what all boards' decoders know of ordinary lines
         self._image_problems: dict[str, str] = {}
         self._states = self.database.recovery_states()
         self._changing = threading.Lock()
@@ -226,7 +226,8 @@ class Supervisor:
             _log.error("%s: the stored state of its recovery cannot be read (%s)", name, error)
             policy = RecoveryPolicy(name, settings, {"locked": "the stored state of its recovery cannot be read"}, at=now, fleet=self.fleet)
         return Watch(
-            name, section, self.writer.open(name), policy, self._rate_for(section), wake=self._read, gone=self.ports.gone
+            name, section, self.writer.open(name), policy, self._rate_for(section), wake=self._read, gone=self.ports.gone,
+            familiar=self._familiar,
         )  # fmt: skip
 
     def _rate_for(self, section: Section) -> RateFollower:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import espmon.events as ev
+from espmon.app.boottext import BootText
 from espmon.app.config import Section
 from espmon.app.listener import Decodes
 from espmon.app.rate import RateFollower
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
     from espmon.port.rfc2217 import Rfc2217Server
 
 INBOX_BYTES = 4 << 20  # bytes that wait for the decoder, per port; the raw log has them all the same
-BOOT_TEXT_BYTES = 2048  # what is heard after a reset into the loader is text up to the first frame, at most so much
 ATTACH_BYTES = 1 << 20  # bytes that wait for a slow attached reader
-_PRINTABLE = bytes([9, 10, 13, 27, *range(0x20, 0x7F)])
 
 
 class Attached:
@@ -78,6 +77,7 @@ class Watch:
         *,
         wake: Callable[[], None],
         gone: Callable[[Watch, PortGone], None],
+        familiar: set[bytes] | None = None,
     ) -> None:
         self.name = name
         self.section = section
@@ -117,10 +117,12 @@ class Watch:
         self.noted_text = 0.0
         self.changed: str | None = None  # why the port has to be opened anew as soon as whoever has it gives it back
         self._tail = b""
-        self._text_left = 0
+        self._boot_text = BootText()
         self._decoder: Decodes | None = None
+        self.hurry_until = 0.0  # monotonic: until then its bytes are read and decoded as they come
         self._wake = wake
         self._gone = gone
+        self._familiar = familiar
 
     @property
     def decoder(self) -> Decodes:
@@ -128,10 +130,15 @@ class Watch:
         if self._decoder is None:
             from espmon.decode import Decoder
 
-            self._decoder = Decoder(port=self.name, chip=self.section.chip)
+            self._decoder = Decoder(port=self.name, chip=self.section.chip, familiar=self._familiar)
         return self._decoder
 
     # --- the reader's thread ---
+
+    @property
+    def waited_for(self) -> bool:
+        """True while somebody looks on: bytes are not gathered for long."""
+        return bool(self.attached) or self.offered is not None
 
     def heard(self, data: bytes, at: float, mono: float) -> None:
         """Bytes: into the log first, then to whoever is attached, then to the decoder's inbox."""
@@ -159,11 +166,11 @@ class Watch:
 
     def expect_frames(self) -> None:
         """From now on :meth:`frames_heard` gets a loader's answers."""
-        self._text_left = 0
+        self._boot_text.forget()
 
     def expect_boot_text(self) -> None:
         """The board was reset: what is heard up to the first frame is its boot text."""
-        self._text_left = BOOT_TEXT_BYTES
+        self._boot_text.expect()
 
     def frames_heard(self, chunk: Chunk) -> None:
         """Bytes heard while the board is in its loader: all into the log; the text of boots to the decoder."""
@@ -172,16 +179,10 @@ class Watch:
         self.last_heard = chunk.at
         for each in self.attached:
             each.offer(chunk.data)
-        # a loader's answers may hold flash content, which may read like anything: only what a reset is followed by is text
-        if self._text_left > 0:
-            text = chunk.data[: self._text_left]
-            end = min((at for at in (text.find(b"\xc0"), text.find(b"\0")) if at >= 0), default=-1)
-            self._text_left = 0 if end >= 0 else self._text_left - len(text)
-            if end >= 0:
-                text = text[:end]
-            if len(text.translate(None, _PRINTABLE)) * 10 <= len(text) > 0:
-                self.inbox_put += len(text)
-                self.inbox.append((chunk.at, chunk.mono, text))
+        text = self._boot_text.of(chunk.data)
+        if text:
+            self.inbox_put += len(text)
+            self.inbox.append((chunk.at, chunk.mono, text))
         self._wake()
 
     def clock_set_back(self, now: float) -> None:

@@ -26,6 +26,8 @@ ROM_FLASH_BLOCK = 0x400
 STUB_FLASH_BLOCK = 0x4000
 READ_PACKET = 0x1000
 ROM_READ = 64
+# What of an image's first sector is programmed last: one word, the magic in it.
+HEAD = 4
 # Worst cases of serial NOR flash in seconds per byte: 2 s for erasing 64 KiB and 3 ms for programming each of its pages.
 FLASH_WORK = (2.0 + 256 * 3e-3) / BLOCK
 # Hashing: Espressif's tools allow 8 s per million bytes; a real chip needs about 1.
@@ -167,6 +169,14 @@ class Loader:
         After an error `taken` says how many bytes of `content` can be in flash already.
         """
         raise NotImplementedError
+
+    def write_first(self, offset: int, content: bytes, meter: Meter | None = None) -> Steps[None]:
+        """As :meth:`write`, the first sector of an image: its header is programmed when all else is there.
+
+        A ROM's checksum is one byte, so an image whose end is missing may pass for whole; without a header none does. A
+        loader that can't program without erasing takes the sector in one transaction.
+        """
+        yield from self.write(offset, content, meter)
 
     def read(self, offset: int, size: int, meter: Meter | None = None) -> Steps[bytes]:
         """A stretch of flash."""
@@ -412,6 +422,16 @@ class RomLoader(Loader):
         erase = round_up(len(content), SECTOR)
         yield from self._blocks(erase, offset, content, meter)
 
+    def write_first(self, offset: int, content: bytes, meter: Meter | None = None) -> Steps[None]:
+        # where single sectors can't be erased alone, all of the image was just before
+        if self.exact_erase:
+            yield from self.erase(offset, SECTOR)
+        yield from self.program(offset + ROM_FLASH_BLOCK, content[ROM_FLASH_BLOCK:], meter)
+        block = content[:ROM_FLASH_BLOCK]
+        yield from self.program(offset, headless(block))
+        yield from self.program(offset, block, meter)
+        self.taken = len(content)
+
     def program(self, offset: int, content: bytes, meter: Meter | None = None) -> Steps[None]:
         """Write to flash that is erased already. A lost block is followed by a new start at that block.
 
@@ -652,6 +672,11 @@ class StubLoader(Loader):
 
     def start_application(self) -> Steps[None]:
         yield from self._reset_by_register()
+
+
+def headless(content: bytes) -> bytes:
+    """An image's first bytes with the header left blank: programming the whole over it only adds the header."""
+    return b"\xff" * min(HEAD, len(content)) + content[HEAD:]
 
 
 def loader_problem_is_loss(error: LoaderProblem) -> bool:

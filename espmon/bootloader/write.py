@@ -1,8 +1,8 @@
 """Writing so that an interrupted write never boots half an image, and only what differs is written.
 
 Order: the first sector of every image being written is erased, the boot offset's first; then everything else; then,
-when the rest has been verified, the first sectors, the boot offset's last; then a digest over each whole region. What
-was lost on the way is found by digests and written again, in smaller transactions while the link is bad.
+when the rest has been verified, the first sectors, their headers last, the boot offset's last; then a digest over each
+whole region. What was lost on the way is found by digests and written again, in smaller transactions while the link is bad.
 """
 
 from __future__ import annotations
@@ -189,8 +189,10 @@ class Writer:
             at = offset - region.offset
             content = region.content[at : at + size]
             before = meter.done
+            first = region.image and offset == region.offset
+            write = self.loader.write_first if first else self.loader.write
             try:
-                yield from self.loader.write(offset, content, meter)
+                yield from write(offset, content, meter)
                 if at_once and not self.retries:
                     self.sectors += size // SECTOR
                     continue
@@ -279,7 +281,7 @@ class Writer:
             yield from loader.program(region.offset + start, region.content[start:], meter)
         for region in self.regions:
             if region.image:
-                yield from loader.program(region.offset, region.content[:SECTOR], meter)
+                yield from loader.write_first(region.offset, region.content[:SECTOR], meter)
         self.incomplete = False
         return Written(verified=False, sectors=total, of=total, retries=self.retries)
 

@@ -24,14 +24,17 @@ class Decoder:
     """Decodes one port's bytes, or one file's.
 
     `file` and `port` are written into the events. `chip`: what the chip is, when it is known beforehand. :meth:`feed`
-    and :meth:`tick` take Unix seconds; with None (files) no deadline ever fires.
+    and :meth:`tick` take Unix seconds; with None (files) no deadline ever fires. `familiar`: a set that is given to many
+    decoders, empty at first; each puts lines into it in which nothing begins, and it stays bounded however many they are.
     """
 
     __slots__ = (
         "_at", "_cut", "_facts", "_familiar", "_file", "_here", "_line", "_parts", "_peeked", "_port", "_previous", "_size", "_text_line",
     )  # fmt: skip
 
-    def __init__(self, *, file: str | None = None, port: str | None = None, chip: str | None = None) -> None:
+    def __init__(
+        self, *, file: str | None = None, port: str | None = None, chip: str | None = None, familiar: set[bytes] | None = None
+    ) -> None:
         self._facts = Interpreter(file=file, port=port, chip=chip, previous=self._before)
         self._file = file
         self._port = port
@@ -43,7 +46,7 @@ class Decoder:
         self._previous = b""
         self._at: float | None = None
         self._here: tuple[bytes, int] = (b"", 0)
-        self._familiar = Familiar()
+        self._familiar = Familiar(familiar)
 
     def feed(self, data: bytes, at: float | None = None) -> list[Event]:
         """The events of `data`, received at `at`: its text, and the facts that became complete with it."""

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -157,6 +158,8 @@ def crash_title(crash: ev.Crash) -> str:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    # made by us, so that nobody but the group may read it; SQLite gives its other files the same mode
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o640))
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")

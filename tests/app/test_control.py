@@ -208,3 +208,27 @@ def test_a_wire_with_a_high_descriptor_waits_too() -> None:
         for each in (ours, theirs, high):
             each.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_a_client_whose_daemon_dies_is_not_told_to_try_another_cable(tmp_path: Path, exclusive: bool) -> None:
+    from espmon.app.attached import AttachedPort
+    from espmon.errors import PortGone
+
+    place = Place(socket=tmp_path / "control.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(place.socket))
+        os.chmod(tmp_path / "control.sock", 0o600)
+        listening.listen()
+        port = AttachedPort(place, "b", exclusive=exclusive)
+        opening = threading.Thread(target=port.open)
+        opening.start()
+        daemon, _ = listening.accept()
+        daemon.recv(4096)
+        daemon.sendall(b'{"ok": true, "device": "/dev/null", "state": "run", "baud": 115200}\n')
+        opening.join(5.0)
+        daemon.close()
+    with pytest.raises(PortGone, match=r"ended the connection|daemon has gone") as caught:
+        port.read(5.0)
+    assert "espmon status" in (caught.value.hint or "")
+    port.dispose()

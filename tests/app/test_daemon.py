@@ -109,6 +109,10 @@ def test_lending_hands_the_port_over_and_takes_it_back(tmp_path: Path, boards: l
         assert refused.returncode == 5
         assert "lent" in refused.stderr
         assert daemon.command("reclaim", "b0").stdout.startswith("b0: run")
+        again = daemon.command("reclaim", "b0", check=False)
+        assert again.returncode != 0
+        assert "b0 is not lent" in again.stderr
+        assert "daemon has it already" in again.stderr
         assert daemon.command("lend", "b0", "--", "no-such-program", check=False).returncode == 2
         until(lambda: daemon.status()["ports"]["b0"]["state"] == "run", what="back after a failed command")
 

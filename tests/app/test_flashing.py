@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from espmon.app import remembered
 from espmon.app.flashing import Flasher, FlashOptions, LinkMemory, read_boot, reset_board, sequences_for
 from espmon.bootloader.errors import NoSyncReply, Stopped
 from espmon.bootloader.notes import Stage
@@ -20,7 +21,8 @@ from espmon.store.stubs import find_stubs, parse_payload
 from tests.bootloader import images
 
 
-def test_rates_are_remembered_per_adapter_and_raised_again(tmp_path: Path) -> None:
+def test_rates_are_remembered_per_adapter_and_raised_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "_MOST_KEYS", 200)
     path = tmp_path / "rates.json"
     memory = LinkMemory(path)
     assert memory.rate("usb:a", 460800) == 460800

@@ -322,7 +322,45 @@ def test_a_board_that_talks_after_the_hosts_restart_is_left_alone() -> None:
     again.at = s.at
     again.text(0.5)
     again.text(0.5)
+    again.text(45.0)
     again.wait(10.0)
+    assert again.wanted == []
+    assert again.said[-1] == "healthy recovered"
+
+
+def test_what_a_loader_still_sends_after_the_hosts_death_is_no_talk() -> None:
+    s = Story()
+    for _ in range(3):
+        s.flash_error()
+        s.boot(2.0)
+    again = Story(state=json.loads(json.dumps(s.policy.state())), at=s.at)
+    again.at = s.at
+    for _ in range(300):  # flash content in frames: strings of the firmware, its `healthy` text among them
+        again.text(0.004, marker=True)
+    again.wait(30.0)
+    assert again.wanted == []
+    assert "healthy recovered" not in again.said
+    again.wait(40.0)
+    (do,) = again.wanted
+    assert do.rung is Rung.COMPARE
+    assert again.done(differs=True) is Rung.COMPARE
+    assert again.done() is Rung.WRITE
+    again.boot(0.1, PLAIN, "espmon")
+    for _ in range(20):
+        again.text(0.4)
+    assert again.said[-1] == "healthy recovered"
+
+
+def test_a_boot_and_text_after_it_are_talk_at_once_after_the_hosts_death() -> None:
+    s = Story()
+    for _ in range(3):
+        s.flash_error()
+        s.boot(2.0)
+    again = Story(state=json.loads(json.dumps(s.policy.state())), at=s.at)
+    again.at = s.at
+    again.boot(0.5, PLAIN)
+    again.text(0.1, marker=True)
+    again.wait(5.0)
     assert again.wanted == []
     assert again.said[-1] == "healthy recovered"
 
@@ -747,3 +785,20 @@ def test_a_host_that_dies_in_a_reset_may_leave_the_board_in_its_loader_so_it_is_
     assert again.done() is rung
     again.wait(40.0)
     assert "healthy recovered" not in again.said, "silence after a host's death is no sign of health"
+
+
+def test_what_is_unsaved_is_told_once_and_after_each_change():
+    policy = RecoveryPolicy("b", FLASH)
+    assert policy.unsaved() is not None
+    assert policy.unsaved() is None
+    policy.suspect.append("abc")
+    policy.writes["abc"] = [1.0]
+    first = policy.unsaved()
+    assert first is not None
+    assert policy.unsaved() is None
+    policy.writes["abc"].append(2.0)
+    again = policy.unsaved()
+    assert again is not None
+    assert again["writes"] == {"abc": [1.0, 2.0]}
+    restored = RecoveryPolicy("b", FLASH, json.loads(json.dumps(again)), at=3.0)
+    assert restored.unsaved() is None

@@ -46,10 +46,22 @@ def test_the_launchd_job_and_the_task_are_whole_xml() -> None:
     job = plistlib.loads(launchd_plist(("/a & b/espmon",), config=Path("/c<d>.toml"), log=Path("/l")).encode())
     assert job["ProgramArguments"] == ["/a & b/espmon", "daemon", "--config", "/c<d>.toml"]
     assert job["KeepAlive"] == {"SuccessfulExit": False}
-    task = ET.fromstring(task_xml((r"C:\Program Files\espmon.exe",), config=Path("a b.toml")).encode("utf-16"))
+    task = ET.fromstring(task_xml((r"C:\Program Files\espmon.exe",), config=Path("a b.toml"), account="DESK\\a&b").encode("utf-16"))
     space = "{http://schemas.microsoft.com/windows/2004/02/mit/task}"
     assert task.findtext(f".//{space}Command") == r"C:\Program Files\espmon.exe"
     assert task.findtext(f".//{space}Arguments") == 'daemon --config "a b.toml"'
+    # one's own logon and account: that needs no administrator
+    assert task.findtext(f".//{space}LogonTrigger/{space}UserId") == "DESK\\a&b"
+    assert task.findtext(f".//{space}Principal/{space}UserId") == "DESK\\a&b"
+    assert task.findtext(f".//{space}Principal/{space}RunLevel") == "LeastPrivilege"
+    everybody = ET.fromstring(task_xml(("espmon",), config=None, account=None).encode("utf-16"))
+    assert everybody.find(f".//{space}UserId") is None
+    assert everybody.findtext(f".//{space}Principal/{space}GroupId") == "S-1-5-32-545"
+
+
+def test_on_windows_only_a_users_own_task_names_an_account() -> None:
+    assert "<UserId>" in service(user=True, platform="win32").text
+    assert "<UserId>" not in service(user=False, platform="win32").text
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])

@@ -103,3 +103,20 @@ def test_ever_new_lines_are_soon_no_longer_asked_about():
         asked += not familiar._rest
         familiar.covers(ever_new(i))
     assert asked < 60
+
+
+def test_decoders_that_share_what_is_familiar_tell_the_same():
+    crash = next(p for p in CORPUS if p.parent.name.startswith("348-")).read_bytes()
+    blocks = [b"".join(b"[%06d] board %c, temperature %d C\n" % (i, 65 + i % 3, i % 60) for i in range(k, k + 9)) for k in range(0, 900, 9)]
+    blocks[60:60] = [crash + b"\n"]
+    alone = Decoder()
+    expected = [e.type for block in blocks for e in alone.feed(block) if e.type != "text"]
+    known: set[bytes] = set()
+    first, second = Decoder(familiar=known), Decoder(familiar=known)
+    told: dict[Decoder, list[str]] = {first: [], second: []}
+    for block in blocks:
+        for decoder, types in told.items():
+            types += [e.type for e in decoder.feed(block) if e.type != "text"]
+    assert told[first] == told[second] == expected
+    assert 0 < len(known) < 100
+    assert "crash" in expected

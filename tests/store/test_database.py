@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -46,6 +47,19 @@ def test_an_event_comes_back_whole() -> None:
     assert again.stacks[0].words == CRASH.stacks[0].words
     with pytest.raises(ValueError):
         from_whole({"c": "Popen", "f": {}})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes")
+def test_its_files_are_not_for_everybody(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        database = Database(tmp_path / "d.sqlite")
+    finally:
+        os.umask(before)
+    database.now(lambda c: c.execute("INSERT OR REPLACE INTO meta VALUES ('a', 'b')").rowcount)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    database.close()
+    assert modes == dict.fromkeys(("d.sqlite", "d.sqlite-wal", "d.sqlite-shm"), 0o640)
 
 
 def test_crashes_are_grouped_and_counted(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from espmon.bootloader.actions import Discard, Note, Now, Receive, Send, Steps, 
 from espmon.bootloader.errors import FlashDiffers, GaveUp, LoaderSilent, NeedsStub, StubNotStarted
 from espmon.bootloader.flash import SECTOR, round_up, runs, size_of_id
 from espmon.bootloader.link import Link
-from espmon.bootloader.loader import Loader, Meter, RomLoader, _digest
+from espmon.bootloader.loader import Loader, Meter, RomLoader, _digest, headless
 from espmon.bootloader.loaders import LoaderFacts
 from espmon.bootloader.notes import Retried, Stage
 from espmon.bootloader.packets import Op as RomOp
@@ -416,6 +416,11 @@ class OwnStub(Loader):
                     raise GaveUp("write", failures, reason)
                 yield Note(Retried("write", reason, failures))
             self._body = max(512, self._body // 2) if transfer.naks else min(LARGEST_BODY, self._body * 2)
+
+    def write_first(self, offset: int, content: bytes, meter: Meter | None = None) -> Steps[None]:
+        # the stub programs without erasing where there are only bits to clear
+        yield from self.write(offset, headless(content))
+        yield from self.write(offset, content, meter)
 
     # --- rate --------------------------------------------------------------------------------------------------------
 
