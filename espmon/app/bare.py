@@ -106,7 +106,7 @@ class BareRecovery:
         self._settings = PolicySettings(
             mode=options.mode, image=image, by_hand=True, power_cycle=options.power_cycle is not None
         )
-        self.policy = RecoveryPolicy(name, self._settings, state, at=self._now())
+        self.policy = RecoveryPolicy.restored(name, self._settings, state, at=self._now())
         self._healthy = re.compile(options.healthy.encode()) if options.healthy else None
         self._treatment = Treatment(self)
         self._wanted: list[Do] = []

@@ -78,6 +78,7 @@ SET_BACK_S = 1.0
 # How many times `alive_s` a board that keeps restarting in order is watched after a rung before it is let be.
 RESTLESS = 4
 HOUR_S = 3600.0
+UNREADABLE = "the stored state of its recovery cannot be read"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,7 +284,22 @@ class RecoveryPolicy:
         self._saved = deepcopy(state)  # the lists in it are those we change
         return state
 
+    @classmethod
+    def restored(
+        cls, port: str, settings: PolicySettings, state: Mapping[str, Any] | None, *, at: float, fleet: Fleet | None = None
+    ) -> RecoveryPolicy:
+        """A policy that goes on from what was stored; a locked one when that can't be read.
+
+        Another version wrote it, or the disk damaged it: what was done to this board is not known any more.
+        """
+        try:
+            return cls(port, settings, state, at=at, fleet=fleet)
+        except (TypeError, ValueError, AttributeError, KeyError):
+            return cls(port, settings, {"locked": UNREADABLE}, at=at, fleet=fleet)
+
     def _restore(self, state: Mapping[str, Any], at: float) -> None:
+        if "unreadable" in state:
+            raise ValueError(state["unreadable"])
         # times of a clock that ran ahead, then was set right, count as now: they must not lock a board for years either
         self.starts = [min(float(t), at) for t in state.get("starts", ())]
         self.writes = {str(k): [float(t) for t in v] for k, v in state.get("writes", {}).items()}

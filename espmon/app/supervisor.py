@@ -29,7 +29,7 @@ from espmon.app.ports import Ports
 from espmon.app.publisher import Publisher
 from espmon.app.rate import DEFAULT_BAUD, FixedRate, RateFollower
 from espmon.app.readers import Readers, raise_descriptor_limit
-from espmon.app.recovery import Fleet, PolicySettings, RecoveryPolicy
+from espmon.app.recovery import UNREADABLE, Fleet, PolicySettings, RecoveryPolicy
 from espmon.app.settings import log_limits, policy_settings
 from espmon.app.status import board_status
 from espmon.app.symbols import Symbols
@@ -219,12 +219,9 @@ class Supervisor:
 
     def _new_watch(self, name: str, section: Section, settings: PolicySettings) -> Watch:
         now = time.time()
-        try:
-            policy = RecoveryPolicy(name, settings, self._states.get(name), at=now, fleet=self.fleet)
-        except (TypeError, ValueError, AttributeError) as error:
-            # another version wrote it, or the disk damaged it: what was done to this board is not known any more
-            _log.error("%s: the stored state of its recovery cannot be read (%s)", name, error)
-            policy = RecoveryPolicy(name, settings, {"locked": "the stored state of its recovery cannot be read"}, at=now, fleet=self.fleet)
+        policy = RecoveryPolicy.restored(name, settings, self._states.get(name), at=now, fleet=self.fleet)
+        if policy.locked == UNREADABLE:
+            _log.error("%s: %s; espmon recover %s --unlock allows recoveries again", name, UNREADABLE, name)
         return Watch(
             name, section, self.writer.open(name), policy, self._rate_for(section), wake=self._read, gone=self.ports.gone,
             familiar=self._familiar,

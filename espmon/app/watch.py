@@ -138,7 +138,7 @@ class Watch:
     @property
     def waited_for(self) -> bool:
         """True while somebody looks on: bytes are not gathered for long."""
-        return bool(self.attached) or self.offered is not None
+        return bool(self.attached) or (self.offered is not None and self.offered.has_client)
 
     def heard(self, data: bytes, at: float, mono: float) -> None:
         """Bytes: into the log first, then to whoever is attached, then to the decoder's inbox."""

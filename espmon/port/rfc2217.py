@@ -107,6 +107,11 @@ class Rfc2217Server:
         for target in (self._serve, self._send):
             threading.Thread(target=target, name=f"rfc2217 {name}", daemon=True).start()
 
+    @property
+    def has_client(self) -> bool:
+        """True while somebody is connected."""
+        return self._client is not None
+
     def heard(self, data: bytes) -> None:
         """Bytes of the board, for the client if there is one. Never blocks."""
         if self._client is None:

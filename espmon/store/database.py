@@ -387,9 +387,16 @@ class Database:
         )
 
     def recovery_states(self) -> dict[str, dict[str, Any]]:
-        """The stored states by port."""
+        """The stored states by port; what can't be read as one is ``{"unreadable": text}``."""
         rows = self.now(lambda c: c.execute("SELECT port, json FROM recovery_state").fetchall())
-        return {port: json.loads(text) for port, text in rows}
+        states: dict[str, dict[str, Any]] = {}
+        for port, text in rows:
+            try:
+                state = json.loads(text)
+            except (TypeError, ValueError, RecursionError):
+                state = None
+            states[str(port)] = state if isinstance(state, dict) else {"unreadable": str(text)[:200]}
+        return states
 
     def firmware_seen(self, port: str, at: float, sha256: str, path: str) -> None:
         """`port`'s build folder held this ELF from `at` (its modification time) on."""

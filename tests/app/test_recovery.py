@@ -802,3 +802,17 @@ def test_what_is_unsaved_is_told_once_and_after_each_change():
     assert again["writes"] == {"abc": [1.0, 2.0]}
     restored = RecoveryPolicy("b", FLASH, json.loads(json.dumps(again)), at=3.0)
     assert restored.unsaved() is None
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{"unreadable": "{"}, {"incident": {"id": "x", "of_another_version": 1}}, {"starts": "x"}, {"writes": []}, {"strikes": None}, {"incident": 7}],
+)
+def test_a_state_that_cannot_be_read_locks_the_board(state: dict[str, Any]) -> None:
+    policy = RecoveryPolicy.restored("b", FLASH, state, at=5.0)
+    assert policy.locked
+    assert policy.incident is None
+    again = RecoveryPolicy.restored("b", FLASH, json.loads(json.dumps(policy.unsaved())), at=6.0)
+    assert again.locked
+    again.unlock()
+    assert again.refusal(7.0) is None

@@ -124,6 +124,20 @@ def test_events_can_be_read_by_port_type_and_from_a_row(tmp_path: Path) -> None:
         assert db.port_summary(c, "b", 10.0)["gaps"] == {"count": 1, "bytes": 77}
 
 
+def test_a_damaged_recovery_state_is_told_apart_from_none(tmp_path: Path) -> None:
+    database = Database(tmp_path / "d.sqlite")
+    database.save_recovery_state("good", 1.0, {"strikes": 1})
+    for port, text in (("torn", '{"strikes": 1'), ("list", "[]"), ("null", "null")):
+        database.now(lambda c, row=(port, text): c.execute("INSERT INTO recovery_state VALUES (?, 1, ?)", row).rowcount)
+    assert database.recovery_states() == {
+        "good": {"strikes": 1},
+        "torn": {"unreadable": '{"strikes": 1'},
+        "list": {"unreadable": "[]"},
+        "null": {"unreadable": "null"},
+    }
+    database.close()
+
+
 def test_recovery_state_is_on_the_disk_when_saved(tmp_path: Path) -> None:
     store = Database(tmp_path / "espmon.sqlite")
     store.save_recovery_state("a", 1.0, {"locked": True})
