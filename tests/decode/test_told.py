@@ -40,6 +40,7 @@ def test_one_line_of_a_comment_or_a_heading_is_no_crash(name: str) -> None:
     "text",
     [
         '  String s = "rst cause:4, boot mode:(3,6)";\n',
+        'print("ets Jan  8 2013,rst cause:2, boot mode:(3,6)")\n',
         "boot_log = b'ESP-ROM:esp32c3-api1-20210207'\nexpect(b'ESP-ROM:esp32c3-api1-20210207')\n",
         "rst cause:4 = hardware WDT reset\nboot mode:(3,7)\n",
         "  // Reset reason: Software Watchdog\n",
