@@ -56,7 +56,7 @@ _NEAR_LINE = 200
 _SHARED_END = re.compile(r"(?<![^\W\d])(?<![^\W\d] )$")  # no prefix ends with a word: what follows would be the rest of a sentence
 _OWN = re.compile(r"0x|(?<![0-9a-fA-F])[0-9a-fA-F]{8}(?![0-9a-fA-F])|#\d")  # addresses, and the numbers of frames, belong to the dump
 _DIGITS = str.maketrans("123456789", "000000000")
-# Comments, headings and lists: what one line of them says is told, not printed.
+# Comments, headings and lists: what one line of them says is told, not printed. So is what one speaker of a chat says.
 _COMMENTED = re.compile(r"\s{0,8}(?:#{1,6}|/{2,3}|\*|--|;)\s")
 
 _ENDED = "ended"
@@ -106,6 +106,7 @@ class Interpreter:
         self._port = port
         self._dump: Dump | None = None
         self._carry = ""
+        self._learned = 0  # how long the prefix of this line was that no pattern knows
         self._held: tuple[Token, Callable[[Any, Token], None]] | None = None
         self._banner: _Banner | None = None
         self.boots = 0
@@ -174,7 +175,7 @@ class Interpreter:
         if not blank and not quiet:
             try:
                 text, tokens = self._tokens(text)
-                shared = self._shared(text, tokens)
+                shared = self._learned = self._shared(text, tokens)
                 if shared:
                     text = text[shared:]
                     tokens = self._scan(text)
@@ -348,7 +349,7 @@ class Interpreter:
             self._flush_banner()
             dump.boot = self.boots
             dump.state = result
-            if _COMMENTED.match(peel(self.full[:_NEAR_LINE])):
+            if self._learned or _COMMENTED.match(peel(self.full[:_NEAR_LINE])):
                 dump.marks.add("commented")
             self._dump = dump
             if token.kind == "epc":

@@ -89,8 +89,8 @@ class Token:
     def in_string(self) -> bool:
         """True when it stands in a string of source code: `print("…`, `== b'…`, `LOGE(TAG, "…`, `String s = "…";`."""
         text, start = self.text, self.start
-        while start < self.end and not text[start].isalnum():
-            start += 1  # a token may begin with the quote
+        head = min(self.end, start + 10)  # a token may begin with the quote, and with damaged letters before it
+        start = max(start, text.rfind('"', start, head) + 1, text.rfind("'", start, head) + 1)
         if start <= _NEAR and _QUOTED.match(text, 0, start) and _STRING_END.search(text, max(start, len(text) - 8)):
             return True
         return _IN_SOURCE.search(text[max(0, start - 160) : start]) is not None or source_code(text[max(0, start - 120) : start])

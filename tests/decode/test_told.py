@@ -40,6 +40,7 @@ def test_one_line_of_a_comment_or_a_heading_is_no_crash(name: str) -> None:
     "text",
     [
         '  String s = "rst cause:4, boot mode:(3,6)";\n',
+        'print("ets Jan  8 2013,rst cause:2, boot mode:(3,6)")\n',
         "boot_log = b'ESP-ROM:esp32c3-api1-20210207'\nexpect(b'ESP-ROM:esp32c3-api1-20210207')\n",
         "rst cause:4 = hardware WDT reset\nboot mode:(3,7)\n",
         "  // Reset reason: Software Watchdog\n",
@@ -179,3 +180,10 @@ def test_a_canary_of_a_task_without_a_name() -> None:
     text = "Guru Meditation Error: Core  1 panic'ed (Unhandled debug exception)\nDebug exception reason: Stack canary watchpoint triggered () \nCore 1 register dump:\n"
     (crash,) = [e for e in every_way(text) if isinstance(e, Crash)]
     assert crash.kind == "stack-overflow"
+
+
+def test_what_one_speaker_says_twice_is_no_prefix_of_a_log() -> None:
+    chat = "bob: hi\nbob: Guru Meditation Error: Core 1 panic'ed (LoadProhibited). Exception was unhandled.\nalice: oh\n"
+    assert [e for e in every_way(chat) if isinstance(e, Crash)] == []
+    log = "dev1: ok\ndev1: Soft WDT reset\ndev1: \ndev1:  ets Jan  8 2013,rst cause:2, boot mode:(3,6)\n"
+    assert [type(e).__name__ for e in every_way(log)] == ["Crash", "Boot"]
