@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from espmon.events import Boot, BootMode, Event, ResetCause, WrongRate
+from espmon.events import Boot, BootMode, DownloadMode, Event, ResetCause, WrongRate
 from espmon.uart.banner import Banner, BannerReader
 from espmon.uart.capture import Stretch, garbage, read_capture
 
 _SDIO = frozenset({4, 5, 6, 7})
+# Where it isn't known whether X is 2 or 3, and the ROM has stopped with its own `ets_main.c`.
+_STOPPED = "the ROM stopped: nothing bootable in flash"
 # A capture is read in pieces that end in text; one that holds none for so long is cut anyway.
 _PIECE = 1 << 20
 
@@ -31,6 +33,8 @@ def boot_from(banner: Banner, rate: int | None) -> Boot:
     mode: BootMode | None = BootMode(raw=raw)
     if like is not None and told is not None and told.boot_mode is not None:
         mode = replace(told.boot_mode, raw=raw)
+    elif banner.tail == "ets_main.c" and banner.x_class and banner.x_class <= {2, 3}:
+        mode = BootMode(raw=raw, meaning=_STOPPED)
     elif raw == "?,?":
         mode = None
     reset = ResetCause(code=None)
@@ -70,7 +74,14 @@ def stretch_events(stretch: Stretch, received: bytes, received_at: int, line: in
         )
     for banner in stretch.banners:
         first, last = lines(banner.start, banner.end)
-        yield replace(boot_from(banner, stretch.sent_at), line=first, end_line=last, at=at)
+        boot = boot_from(banner, stretch.sent_at)
+        yield replace(boot, line=first, end_line=last, at=at)
+        if boot.boot_mode is not None and boot.boot_mode.download and boot.boot_mode.raw is not None:
+            from espmon.decode import causes
+
+            meaning, remedies = causes.DOWNLOAD
+            message = f"boot mode:({boot.boot_mode.raw})"
+            yield DownloadMode(line=first, end_line=last, at=at, message=message, meaning=meaning, remedies=remedies)
 
 
 class CaptureDecoder:

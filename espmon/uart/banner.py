@@ -32,8 +32,9 @@ WORST_PER_BYTE = 9.0
 #: the same for the fixed words before the first digit, which any other text misses by 30 and more
 WORST_PREFIX_PER_BYTE = 13.0
 _WORST_TAIL_PER_BYTE = 5.0
-#: so many receivers that fit a banner alike are asked for the words after it
-_ALIKE = 4
+#: a pattern of fewer different bytes is no banner: receivers that lose damaged bytes make anything of it. At six times the
+#: ROM's rate a banner has two or more, at lower rates many.
+_FEWEST_BYTES, _FEWEST_FAST = 4, 2
 #: receive rates below hear too few bytes of a banner, above hear only falling edges ("anything" fits all zeros)
 LOWEST_RATE, HIGHEST_RATE = 30_000, 480_000
 
@@ -84,10 +85,17 @@ _SEED_ERRORS = (0.0, -0.015, 0.015, -0.035, 0.035)
 _ODD_SEED_ERRORS = (0.0, -0.012, 0.012)
 _SEEDS_NEEDED = 4
 _SEED_SPAN = 40
-# Bytes that look like the fixed words again and again, and never are a banner, must not cost their 15 ms each: after so many
-# in a row a few receptions decide whether the rest is tried at all.
-_PATIENCE = 24
-_QUICK = ((0.0, 0), (-0.015, 0), (0.015, 0), (0.0, 4), *((0.0, r) for r in _ODD_RECEIVERS))
+# What looks like the fixed words must fit one of these receptions a little before all others are tried: every banner that
+# was read in measurements does (receivers of both simulators, clock errors up to 5 %), and it is an eighth of the work.
+_QUICK = (
+    (0.0, 0), (-0.015, 0), (0.015, 0), (0.0, 4), (0.0, 1), (0.0, 2), (-0.03, 4), (0.03, 4), (-0.015, 4), (0.015, 4),
+    *((error, r) for r in _ODD_RECEIVERS for error in (-0.01, 0.01)),
+)  # fmt: skip
+# Bytes made to look like banners must not cost more than they are worth. Work is counted in states of searches, 0.6 to 1
+# million a second: so many at first, more for each byte that is read and for each byte of a banner that was found. When they
+# are used up, only the receptions that fitted last are tried. Other bytes than those read last get some again, fewer each
+# time that nothing comes of it.
+_WORK, _WORK_PER_BYTE, _WORK_PER_BANNER_BYTE, _WORK_AGAIN = 500_000, 100, 1500, 200_000
 
 _Labels = tuple[int, int, int]
 _FREE: _Labels = (-1, -1, -1)
@@ -127,7 +135,13 @@ class BannerReader:
         scaled = received_at * ROM_RATE / sent_at
         # where a frame covers few bits, one that starts anywhere can be read as nearly anything
         self._odd = _ODD_RECEIVERS if scaled < 2.5 * ROM_RATE else _ODD_RECEIVERS[:2]
-        self._misses = 0  # places that looked like a banner and were none, since the last that was one
+        self._work = 0  # states of searches gone through
+        self._most_work = _WORK
+        self._begun, self._seen = b"", 0  # beginning and length of what was read last
+        self._in_vain = 0  # reads that used all of it up since the last banner
+        self._reached = 0  # how far a search has looked
+        # places that are no banner whatever follows them, by their first bytes: live, the same bytes are read again and again
+        self._none: dict[bytes, bytes] = {}
         #: False where nothing can be read, or everything is read as plain text
         self.able = LOWEST_RATE <= scaled <= HIGHEST_RATE and abs(scaled / ROM_RATE - 1) > 0.015
 
@@ -187,16 +201,35 @@ class BannerReader:
         """Every banner in `received`, in order."""
         found: list[Banner] = []
         done = -1
+        same = len(received) >= self._seen and received.startswith(self._begun)
+        new = len(received) - (self._seen if same else 0)
+        self._most_work = min(self._most_work + _WORK_PER_BYTE * new, self._work + _WORK)
+        if not same:
+            self._most_work = max(self._most_work, self._work + _WORK_AGAIN // (1 + self._in_vain))
+        self._begun, self._seen = received[:64], len(received)
         for hits in self.candidates(received):
             if hits[0][0] < done:
                 hits = [h for h in hits if h[0] >= done]
                 if len(hits) < _SEEDS_NEEDED:
                     continue
+            first = hits[0][0]
+            settled = first + _SEED_SPAN + 3
+            known = self._none.get(received[first : first + 16])
+            if known is not None and received.startswith(known, first):
+                continue
+            work, self._reached = self._work, first
             banner = self._read_at(received, hits)
-            self._misses = 0 if banner is not None else self._misses + 1
             if banner is not None:
+                self._in_vain = 0
+                self._most_work += min(self._work - work, _WORK_PER_BANNER_BYTE * (banner.end - banner.start))
                 found.append(banner)
                 done = banner.end
+            elif self._work >= self._most_work:
+                self._in_vain = min(self._in_vain + 1, 20)
+            elif max(self._reached + 1, settled) < len(received):
+                if len(self._none) >= 256:
+                    self._none.clear()
+                self._none[received[first : first + 16]] = received[first : max(self._reached + 1, settled)]
         return found
 
     def beginnings(self) -> frozenset[bytes]:
@@ -264,12 +297,17 @@ class BannerReader:
         key = min(ends, key=lambda k: min(ends[k].values()))
         (last, _), _ = min(ends[key].items(), key=lambda item: item[1])
         length = max(1, last - first)
-        if lowest > WORST_PER_BYTE * length:
+        fewest = _FEWEST_BYTES if self.received_at < 4.5 * self.sent_at else _FEWEST_FAST
+        if lowest > WORST_PER_BYTE * length or len(set(received[first:last])) < fewest:
             return None
         causes, xs, ys = (self._marginal(totals, n) for n in range(3))
-        # receivers that fit the banner alike may differ in the words after it
-        alike = sorted((cost, k) for k in ends if (cost := min(ends[k].values())) < lowest + MARGIN)[:_ALIKE]
-        tail = self._read_tail(received, {k: ends[k] for _, k in alike})
+        tail = None
+        for other in sorted(ends, key=lambda k: min(ends[k].values())):
+            if min(ends[other].values()) > lowest + MARGIN:
+                break
+            tail = self._read_tail(received, other, ends[other])
+            if tail is not None and len(tail[2]) < MODES:  # words that decide the mode
+                break
         # a receiver that none of ours is like makes each digit doubtful
         limit = lowest + MARGIN + _DOUBT * lowest
         cause_set = {v for v, c in causes.items() if c < limit}
@@ -323,10 +361,11 @@ class BannerReader:
             return sorted(out)
 
         # the receiver doesn't change between two banners of one capture: try what fitted before
-        fits = fit(self._best)
-        if not fits and self._misses >= _PATIENCE and not fit(key for key in _QUICK if key[1] < _ODD_RECEIVERS[0] or key[1] in self._odd):
+        used_up = self._work >= self._most_work
+        fits = fit(self._best[:2] if used_up else self._best)
+        if not fits and (used_up or not any(fit((key,)) for key in _QUICK if key[1] < _ODD_RECEIVERS[0] or key[1] in self._odd)):
             return []
-        if not fits or fits[0][0] > WRONG_BYTE:
+        if not used_up and (not fits or fits[0][0] > WRONG_BYTE):
             usual = [(error, r) for error in _ERRORS for r in range(_USUAL_RECEIVERS)]
             fits = fit(usual)
             if not fits or fits[0][0] > 4 * WRONG_BYTE:
@@ -341,10 +380,12 @@ class BannerReader:
                     (round(error + by, 4), r) for _, (error, r) in fits[:3] for by in (-0.005, -0.0025, 0.0025, 0.005)
                 }
                 fits = sorted(fits + fit(sorted(near - tried)))
-            fits = _middle_first(fits)
             if fits:
-                self._best = [key for _, key in fits[:8]]
-        return _middle_first(fits)
+                self._best = [key for _, key in fits[:12]]
+        # of those that fit as well, the middle one is nearest to the truth, which counts in the words after the banner
+        same = [error for cost, (error, _) in fits if cost == fits[0][0]]
+        middle = sum(same) / max(1, len(same))
+        return sorted(fits, key=lambda fit: (fit[0], abs(fit[1][0] - middle), fit[1]))
 
     def _search(
         self,
@@ -364,6 +405,8 @@ class BannerReader:
         bound = 1e9
         current: dict[_State, float] = {}
         last_start = max(starts)
+        steps = 0
+        i = first
         for i in range(first, end):
             for state, cost in starts.get(i, ()):
                 if cost < current.get(state, 1e9):
@@ -378,6 +421,7 @@ class BannerReader:
             todo = [(pos, labels, cost) for (pos, labels), cost in current.items() if cost <= limit]
             while todo:
                 pos, labels, cost = todo.pop()
+                steps += 1
                 if pos >= finish:
                     key = (i, pos, labels)
                     if cost < finals.get(key, 1e9):
@@ -423,27 +467,27 @@ class BannerReader:
         for (pos, labels), cost in current.items():
             if pos >= finish and cost < finals.get((end, pos, labels), 1e9):
                 finals[end, pos, labels] = cost
+        self._work += steps
+        self._reached = max(self._reached, i)
         return finals
 
     def _read_tail(
-        self, received: bytes, ends: dict[tuple[float, int], dict[tuple[int, float], float]]
+        self, received: bytes, key: tuple[float, int], ends: dict[tuple[int, float], float]
     ) -> tuple[bytes, frozenset[int], frozenset[int], int] | None:
-        """What stands after the banner that ended as `ends` says, per (clock error, receiver): (words, causes, modes, end),
-        or None when nothing known does."""
-        best_of: dict[int, tuple[float, int, int]] = {}
-        for key, at in ends.items():
-            reception = self._reception(*key)
-            for n, (parts, _, _) in enumerate(_TAILS):
-                for gaps in product((False, True), repeat=len(parts)):
-                    fit = _follow(reception, received, at, parts, gaps)
-                    if fit is not None and (n not in best_of or fit < best_of[n]):
-                        best_of[n] = fit
-        # longer words that fit as well say more
-        scored = [
-            (per_byte - 0.25 * matched, n, end)
-            for n, (per_byte, end, matched) in best_of.items()
-            if per_byte <= _WORST_TAIL_PER_BYTE
-        ]
+        """What stands after the banner: (words, causes, modes, end), or None when nothing known does."""
+        reception = self._reception(*key)
+        scored: list[tuple[float, int, int]] = []
+        for n, (parts, _, _) in enumerate(_TAILS):
+            fits = [
+                fit
+                for gaps in product((False, True), repeat=len(parts))
+                if (fit := _follow(reception, received, ends, parts, gaps)) is not None
+            ]
+            if fits:
+                per_byte, end, matched = min(fits)
+                if per_byte <= _WORST_TAIL_PER_BYTE:
+                    # longer words that fit as well say more
+                    scored.append((per_byte - 0.25 * matched, n, end))
         if not scored:
             return None
         scored.sort()
@@ -455,16 +499,6 @@ class BannerReader:
                 causes |= _TAILS[other][1]
                 modes |= _TAILS[other][2]
         return parts[0], causes, modes, end
-
-
-def _middle_first(fits: list[tuple[float, tuple[float, int]]]) -> list[tuple[float, tuple[float, int]]]:
-    """The fits, best first; of those that fit alike the one in the middle of their clock errors: it is nearest to the truth,
-    and what fits at the edge of a range may not fit the next words any more."""
-    if not fits:
-        return fits
-    alike = sorted(error for cost, (error, _) in fits if cost <= fits[0][0])
-    middle = alike[len(alike) // 2]
-    return sorted(fits, key=lambda fit: (fit[0], abs(fit[1][0] - middle), fit[1]))
 
 
 def _bytes_from(reception: Reception, pos: float) -> Iterator[tuple[int, float]]:

@@ -25,6 +25,7 @@ _SHORTEST = 24
 #: margin to the next rate, and what text at that rate must explain better than noise does, in nats
 _MARGIN = 8.0
 _ORDER = 10.0
+_WORST_ORDER = -0.25
 # Gain over the bytes' own statistics, in nats per byte, that is needed up to so many bytes: few bytes have had no time to
 # show their statistics. Measured: docs/design/uart.md.
 _GAINS = ((48, 0.8), (100, -0.2), (200, -0.4))
@@ -44,6 +45,13 @@ _MOST_TEXT = 0.9
 _SURE_GARBLED = 6.0
 #: share of one byte other than zero that no text has
 _SAME = 0.8
+#: text of a faster sender makes more different bytes than this
+_FEW_BYTES = 6
+# What tells hundreds of made-up kinds of binary records from text of a faster sender, where the gain is lower than this: share of
+# bytes in pairs of zeros (records 0.06 to 0.4, text below 0.02), of bytes that come again at one distance up to 64 (0.23 to
+# 0.6; text below 0.25).
+_GAIN_ZEROS, _ZERO_PAIRS = 0.02, 0.06
+_GAIN_PERIODIC, _PERIODIC = -0.2, 0.27
 #: a sender this much slower makes few different bytes: at most so many may cost so much
 _SLOW, _SURPRISE, _MOST_SURPRISES = 1 / 3, 8.0, 0.15
 #: ratios sender / receiver that can be told
@@ -132,6 +140,20 @@ def _monotonous(received: bytes) -> bool:
     return max(received.count(b) for b in set(received) - {0}) > _SAME * len(received) if any(received) else False
 
 
+def _framed(received: bytes, gain: float) -> bool:
+    """True for bytes that more likely are binary records, when text explains them no better than their own statistics do: runs
+    of zeros, which text of a faster sender hardly makes, or the same bytes again at one distance."""
+    count = len(received)
+    if gain < _GAIN_ZEROS and received.count(b"\0\0") > _ZERO_PAIRS * count / 2:
+        return True
+    if gain >= _GAIN_PERIODIC:
+        return False
+    sample = received[:1024]
+    return any(
+        sum(map(int.__eq__, sample, sample[lag:])) > _PERIODIC * (len(sample) - lag) for lag in range(2, min(65, len(sample) // 2))
+    )
+
+
 def wrong_rate(received: bytes, received_at: int) -> Guess | None:
     """The rate that garbage was sent at, None when it can't be told or may be no garbage at all."""
     if len(received) < _SHORTEST or received.count(0) > 0.97 * len(received) or text_share(received) > _MOST_TEXT:
@@ -139,6 +161,8 @@ def wrong_rate(received: bytes, received_at: int) -> Guess | None:
     found = guess(received, received_at)
     if found is None or found.margin < _MARGIN or (found.order < _ORDER and found.margin < _SURE_MARGIN * found.received):
         return None
+    if found.order < _WORST_ORDER * found.received:
+        return None  # much worse than noise: better than any other rate says nothing
     ratio = found.rate / received_at
     if abs(ratio - 1) < 0.035 or not _RATIOS[0] <= ratio <= _RATIOS[1] or _monotonous(received):
         return None
@@ -147,12 +171,16 @@ def wrong_rate(received: bytes, received_at: int) -> Guess | None:
         costs = byte_costs(received[:2048], found.rate, received_at) or []
         if sum(nats >= _SURPRISE for nats in costs) > _MOST_SURPRISES * len(costs):
             return None
+    if ratio > 1 and len(set(received)) <= _FEW_BYTES:
+        return None  # frames of zeros and a few others: text makes more, and only slow senders hide it
     needed = next((gain for most, gain in _GAINS if len(received) < most), _GAIN)
     if _CLOSE[0] < ratio < _CLOSE[1]:
         needed = max(needed, _GAIN_CLOSE if found.margin < _CLOSE_MARGIN * found.received else _GAIN_CLOSE_CLEAR)
     if found.margin > _CLEAR_MARGIN * found.received and len(received) >= 100:
         needed = min(needed, _GAIN_CLEAR)
-    return found if found.gain >= needed else None
+    if found.gain < needed or (ratio > 1 and _framed(received, found.gain)):
+        return None
+    return found
 
 
 def read_capture(received: bytes, received_at: int, reader: BannerReader | None = None) -> list[Stretch]:

@@ -95,17 +95,72 @@ def chatter(rng: random.Random, size: int) -> bytes:
     return bytes(out)
 
 
+_CHINESE = (
+    "启动", "完成", "错误", "警告", "电压", "电流", "设备", "网络", "断开", "重试", "超时", "内存", "不足", "任务", "队列", "更新",
+    "固件", "版本", "按键", "灯光", "打开", "关闭", "电机", "门锁", "信号", "强度", "等待", "数据", "发送", "接收", "成功", "服务器",
+    "端口", "密码", "写入", "校验", "时间", "光照", "气压", "剩余", "当前", "状态", "模式", "自动", "手动", "开始", "停止", "的", "了", "到",
+    "センサー", "接続", "エラー", "開始", "データ", "です", "ました", "연결", "오류", "시작", "전압",
+)
+_CYRILLIC = (
+    "запуск", "готово", "ошибка", "внимание", "напряжение", "ток", "устройство", "память", "очередь", "обновление", "версия", "кнопка",
+    "свет", "включён", "выключен", "насос", "дверь", "сигнал", "ожидание", "данные", "отправка", "приём", "успешно", "сервер", "порт",
+    "пароль", "запись", "время", "давление", "осталось", "режим", "стоп", "и", "на", "не", "от", "Θερμοκρασία", "έτοιμο", "größer",
+)  # fmt: skip
+
+
+def other(kind: int, rng: random.Random, size: int) -> bytes:
+    """Text unlike English words: Chinese with its neighbours, Cyrillic with its, and figures (CSV, positions, dumps, commands)."""
+    out = bytearray()
+    figure = lambda: rng.choice((str(rng.randrange(10)), str(rng.randrange(100000)), f"{rng.uniform(-99, 99):.{rng.randrange(1, 6)}f}"))  # noqa: E731
+
+    def words() -> str:
+        said = _CHINESE if kind == 0 else _CYRILLIC
+        gap = "" if kind == 0 else " "
+        line = gap.join(rng.choice(said) for _ in range(rng.randrange(2, 8)))
+        line = line.capitalize() if rng.random() < 0.5 else line
+        ahead = rng.choice(("", f"[{rng.randrange(99999)}] ", f"{rng.randrange(999)} ", f"I ({rng.randrange(99999)}) {rng.choice(WORDS)}: "))
+        behind = rng.choice(("", f": {figure()}", f"：{figure()}" if kind == 0 else f" = {figure()}", "。" if kind == 0 else "."))
+        return ahead + line + behind
+
+    def position() -> str:
+        name = rng.choice(("GPRMC", "GNRMC", "GPGSV", "GPGSA", "GNVTG", "GPGLL", "GNGGA"))
+        fields = ",".join(rng.choice(("", figure(), figure(), rng.choice("AVNSEWMTK"), f"{rng.randrange(240000):06}.00", f"{rng.uniform(0, 9999):09.4f}")) for _ in range(rng.randrange(5, 14)))
+        return f"${name},{fields}*{rng.randrange(256):02X}"
+
+    def dump() -> str:
+        row = rng.randbytes(rng.choice((8, 16, 16))) if rng.random() < 0.6 else bytes(rng.choice((0, 255, rng.randrange(256))) for _ in range(16))
+        shown = "".join(chr(b) if 0x20 <= b < 0x7F else "." for b in row)
+        return f"{rng.choice(('', '0x'))}{rng.randrange(1 << 16):0{rng.choice((4, 8))}x}{rng.choice((': ', '  '))}{row.hex(' ')}{rng.choice(('', '  ' + shown))}"
+
+    def command() -> str:
+        name = rng.choice(("CSQ", "CREG", "CGATT", "CIPSTART", "CIPSEND", "CWMODE", "CIFSR", "GMR", "CMGF", "CWLAP"))
+        return rng.choice((f"AT+{name}?\r", f"AT+{name}={rng.randrange(9)}\r", f"+{name}: {rng.randrange(32)},{rng.randrange(99)}", "OK", "OK", "ERROR", "SEND OK", "> ", "busy p..."))
+
+    while len(out) < size:
+        line = words
+        if kind == 2:
+            row = lambda: rng.choice((",", ",", ";", "\t", " ")).join(figure() for _ in range(rng.choice((1, 1, 3, 4, 7))))  # noqa: E731
+            line = rng.choice((row, row, position, dump, command))
+        for _ in range(rng.choice((1, 2, 6))):
+            out += line().encode() + rng.choice((b"\r\n", b"\r\n", b"\n"))
+    return bytes(out)
+
+
 Counts = dict[int, int]
+#: ratios at which other text than English has tables of its own: slower senders are told without (each of their bits is
+#: sampled twice and more), near our own rate such tables would take text in other languages for garbage
+_OTHERS = (1.4, 4.9)
 #: bytes of text per draw, and how much of it is from the corpus
 _SAMPLE, _CORPUS_SHARE = 20_000, 0.7
 
 
-def draw(ratio: float, texts: list[bytes], rng: random.Random) -> Counts:
-    """How often each (class of the byte before, byte) is heard by one receiver drawn at random."""
+def draw(ratio: float, texts: list[bytes], rng: random.Random, kind: int | None = None) -> Counts:
+    """How often each (class of the byte before, byte) is heard by one receiver drawn at random, of `other` text of a `kind`
+    or else of English."""
     sample = rng.choice((0.44, 0.5, 0.5, 0.56, rng.uniform(0.38, 0.68)))
     # a start bit that is checked matters where the sender's bit is shorter than half of the receiver's
     receiver = Receiver(sample, rng.choice((1 / 16, 1 / 16, 1 / 8)), checked=ratio > 1.4 and rng.random() < 0.4)
-    texts = rng.sample(texts, len(texts))
+    texts = rng.sample(texts, len(texts)) if kind is None else [other(kind, rng, int(_SAMPLE * _CORPUS_SHARE))]
     while sum(map(len, texts)) > _CORPUS_SHARE * _SAMPLE:
         texts = [t[: len(t) * 3 // 4] if n == 0 else t for n, t in enumerate(texts[1:])]
     texts.append(chatter(rng, int(_SAMPLE * (1 - _CORPUS_SHARE))))
@@ -147,6 +202,10 @@ def regimes(ratio: float, texts: list[bytes], rng: random.Random) -> list[bytes]
     wanted = 1 if ratio < 0.2 else 3 if ratio < 0.75 else 4 if ratio < 1.4 else 6 if ratio < 4.9 else 3
     draws = [draw(ratio, texts, rng) for _ in range(6 * wanted)]
     groups = [draws[k::wanted] for k in range(wanted)]
+    if _OTHERS[0] < ratio < _OTHERS[1]:
+        for kind in range(3):
+            groups.append([draw(ratio, texts, rng, kind) for _ in range(7)])
+            draws += groups[-1]
     tables = [table(g, ratio > 4.9) for g in groups]
     for _ in range(8 if wanted > 1 else 0):
         groups = [[] for _ in tables]
@@ -154,7 +213,12 @@ def regimes(ratio: float, texts: list[bytes], rng: random.Random) -> list[bytes]
             costs = [sum(n * t[key] for key, n in counts.items()) for t in tables]
             groups[costs.index(min(costs))].append(counts)
         tables = [table(g, ratio > 4.9) for g in groups if g]
-    return [bytes(min(rate.TOP, round(x / rate.NATS_PER_STEP)) for x in t) for t in tables]
+    return [bytes(_coarser(min(rate.TOP, round(x / rate.NATS_PER_STEP))) for x in t) for t in tables]
+
+
+def _coarser(steps: int) -> int:
+    """A cost in steps, what is rare rounded to fewer values: a fifth of the file's size for nothing that could be measured."""
+    return min(rate.TOP, 5 * round(steps / 5)) if steps >= 35 else 2 * round(steps / 2) if steps >= 20 else steps
 
 
 def blob(n: int) -> bytes:

@@ -38,6 +38,30 @@ def _crc(frame: bytes) -> bytes:
     return struct.pack("<H", zlib.crc32(frame) & 0xFFFF)
 
 
+def records(rng: random.Random) -> bytes:
+    """Records of a made-up kind: a mark, numbers that change slowly, fill, a checksum, again and again."""
+    mark = rng.choice((b"\xaa\x55", b"\xc0", b"\x7e", b"\x02", b"\xff\xff", b"\xb5\x62", rng.randbytes(2), b""))
+    fields = [(rng.randrange(7), rng.randrange(256), rng.uniform(-5, 50)) for _ in range(rng.randrange(1, 10))]
+    tail, order = rng.choice((b"", b"\r\n", b"\xc0", b"\x7e", b"\x03")), rng.choice("<>")
+    out = bytearray()
+    size, count = rng.choice((150, 400, 800)), 0
+    while len(out) < size:
+        frame = bytearray()
+        for kind, whole, real in fields:
+            frame += (
+                lambda w=whole: bytes((w,)),
+                lambda w=whole, c=count: struct.pack(order + "H", 256 * w + c & 0xFFFF),
+                lambda r=real: struct.pack(order + "h", int(r * 50 + rng.gauss(0, 20))),
+                lambda r=real: struct.pack(order + "f", r + rng.gauss(0, 0.3)),
+                lambda: bytes(rng.randrange(1, 6)),
+                lambda w=whole, c=count: struct.pack(order + "I", 1000 * c + w),
+                lambda w=whole: bytes((int(w / 2 + rng.gauss(0, 3)) & 255,)),
+            )[kind]()
+        out += mark + frame + _crc(frame) + tail
+        count += 1
+    return bytes(out)
+
+
 def captures(seed: int = 1) -> Iterator[tuple[str, bytes]]:
     """(name, bytes) of each."""
     rng = random.Random(seed)
@@ -157,3 +181,5 @@ def _more(rng: random.Random) -> Iterator[tuple[str, bytes]]:
     yield "menu in boxes", ("┌" + "─" * 30 + "┐\r\n" + "│ 1) Настройки   2) Выход      │\r\n" * 6 + "└" + "─" * 30 + "┘\r\n").encode() * 3
     yield "emoji", "✅ подключено 🌡 21.5° 💧 48% 🔋 3.9V\r\n".encode() * 20
     yield "progress", b"".join(b"\r[" + "█".encode() * n + b" " * (20 - n) + b"] %d%%" % (5 * n) for n in range(21)) * 3
+    for n in range(12):
+        yield f"records {n}", records(rng)

@@ -87,6 +87,49 @@ def test_a_board_that_becomes_twelve_times_slower() -> None:
     assert [rate for _, rate, _ in session.changes][:1] == [9600]
 
 
+@pytest.mark.parametrize(("first", "second"), [(115200, 921600), (9600, 115200), (9600, 57600), (57600, 460800)])
+def test_a_board_that_becomes_much_faster(first: int, second: int) -> None:
+    session, got = live.board_that_changes(first, second, 1, each=10.0)
+    followed = [at for at, rate, _ in session.changes if rate == second]
+    assert followed
+    assert followed[0] < 0.2 + 10 + 9
+    assert got.right_end
+    assert len(session.changes) <= 4
+
+
+def records(count: int) -> bytes:
+    """What a sensor may send as it is: floats, which look like noise at a low rate."""
+    import math
+    import struct
+
+    return b"".join(struct.pack("<f", 5 * math.sin(n / 9)) for n in range(count))
+
+
+@pytest.mark.parametrize("rate", [9600, 115200])
+def test_binary_after_text_ends_at_the_right_rate(rate: int) -> None:
+    """One look at most, whatever it is; what follows it is read as before."""
+    import random
+    import zlib
+
+    from tests.uart import sim
+
+    rng = random.Random(rate)
+    before, after = live.app_lines(rng, 3, rate / 20), live.app_lines(rng, 3, rate / 20)
+    looked = 0
+    some = {name: data for name, data in captures(3) if name in ("sine i16", "russian cp1251", "crsf", "pcm mu-law", "esptool write")}
+    for name, capture in {**some, "noise": rng.randbytes(4000), "zlib": zlib.compress(rng.randbytes(4000)), "floats": records(1500)}.items():
+        data = (capture * (1 + 4000 // len(capture)))[:4000]
+        parts = [*live.talk(before, rate, rate / 20), *((data[at : at + 40], float(rate), 0.03) for at in range(0, len(data), 40))]
+        parts += [(b"", float(rate), 0.5), (b"\r\n", float(rate), 0.0), *live.talk(after, rate, rate / 20)]
+        seconds = sum(10 * len(d) / r + p for d, r, p in parts) + 1
+        session = live.run(RateWatch(rate), sim.wire(parts, 0.1), sim.usual_receiver(random.Random(name)), seconds)
+        assert session.watch.rate == rate, name
+        assert len(session.changes) <= 3, (name, session.changes)
+        assert live.lines_found(session, before + after) >= len(before + after) - 1, name
+        looked += bool(session.changes)
+    assert looked <= 3
+
+
 def test_zeros_that_fill_the_line_are_a_dump() -> None:
     """Empty memory at the right rate, 11 kB per second for 5 s: no slower sender makes so many."""
     watch = RateWatch(115200)
