@@ -31,6 +31,8 @@ _DOUBT = 0.1
 WORST_PER_BYTE = 9.0
 #: the same for the fixed words before the first digit, which any other text misses by 30 and more
 WORST_PREFIX_PER_BYTE = 13.0
+#: the same for one of which no digit at all can be told
+_WORST_SPEECHLESS = 4.0
 _WORST_TAIL_PER_BYTE = 5.0
 #: a pattern of fewer different bytes is no banner: receivers that lose damaged bytes make anything of it. At six times the
 #: ROM's rate a banner has two or more, at lower rates many.
@@ -322,6 +324,8 @@ class BannerReader:
                 cause_set &= tail_causes
                 x_set &= tail_modes
         per_byte = lowest / length
+        if per_byte > _WORST_SPEECHLESS and len(cause_set) != 1 and len(x_set) != 1 and len(y_set) != 1:
+            return None  # fits badly and says nothing: load lines look as much like it to a receiver that loses bytes
         gap = min(others, default=lowest + 60.0) - lowest
         confidence = max(0.05, min(0.99, 0.5 + 0.012 * min(gap, 40.0) - 0.05 * per_byte))
         return Banner(
