@@ -71,22 +71,6 @@ _LOOK_UP = 4.5
 _MUCH_FASTER = 1.9
 _MARGIN_FASTER = 16.0
 _TOP_RATE = 921600
-#: A board that read well and then sends nothing but near random bytes, so many for so long, may have become much faster; it
-#: is looked at from above once in this time. Measured on 800 bytes (nats per byte by which text explains them better than
-#: noise, and than their own statistics): text at 5 to 17 times our rate -0.11 to +1.9 and -2.4 to +0.3; noise, zlib and sound
-#: -0.13 to -0.19 and -0.1 to 0; records and frames are told by their repeated bytes.
-_FAR_BYTES = 400
-_FAR_S = 3.0
-_FAR_AGAIN_S = 180.0
-_FAR_ORDER = -0.09
-_FAR_GAINS = (-1.8, -0.1)
-#: such a look ends when so many bytes say nothing of a faster sender, at the latest after this time
-_FAR_LOOK_BYTES = 512
-#: where the highest rate is too high to tell (home below a third of this), the look goes on here
-_FAR_MIDDLE = 115200
-_FAR_LOOK_S = 1.5
-#: bytes that were no text between text of the same rate: this board sends binary, and is not looked at so
-_BINARY_SEEN = 200
 #: so often a rate is asked for that is never set
 _TRIES = 2
 _LOW_RATE = 9600
@@ -195,12 +179,6 @@ class RateWatch:
         self._banner_at = float("-inf")
         #: the rate that was looked from, where nothing was found that is better
         self._looked_up: int | None = None
-        #: the rate that read well and is left for a look from above; when that look has to end; when the next may come
-        self._far_home: int | None = None
-        self._far_until = 0.0
-        self._far_next = float("-inf")
-        self._came_back_to: int | None = None
-        self._binary = False
         self._left_over: list[Verdict] = []
         self._next_look = _ENOUGH
         self._garbage = 0
@@ -316,8 +294,6 @@ class RateWatch:
         if self._held and at >= self._held_at + SILENCE_S:
             self._bursts += 1
             out += self._sort(at, over=True)
-        if self._far_home is not None and at >= self._far_until and self._asked is None:
-            self._come_back(out)
         if self._rom_until is not None:
             self._follow_rom(out, at)
         self._set_deadline()
@@ -344,16 +320,10 @@ class RateWatch:
             self._left_over = left_over
             self._asked = None
             self._rate_before, self.rate = self.rate, rate
-            self._text = _WELL if rate == self._came_back_to else 0
-            if rate not in (self._top, _FAR_MIDDLE):
-                self._far_home = None
-            self._far_until = at + _FAR_LOOK_S
-            self._binary = self._binary and self._text > 0
+            self._text = 0
         else:  # opened, or opened again, at the rate that it had: nothing can come late
             self._rate_before = rate
-            self._far_home = None
             self._text = 0  # what was unplugged and comes back may talk at another rate
-        self._came_back_to = None
         self._forget()
         self._next_look = _ENOUGH
         self._changed_at = at
@@ -428,14 +398,12 @@ class RateWatch:
         if len(data) >= 24:
             self._garbage_from = None
             if self._evidence:
-                self._binary = self._binary or (self.reads_well and self._garbage >= _BINARY_SEEN)
                 self._forget()
                 self._next_look = _ENOUGH
         if self._text >= _WELL and self._rom_until is None:
             self.settled = self.rate
             self._hops = 0
             self._looked_up = None
-            self._far_home = None
         if self._rom_until is not None:
             self._rom_text += data
             del self._rom_text[:-600]
@@ -510,9 +478,6 @@ class RateWatch:
         more = self._without_rom(more)
         heard = bytes(self._evidence) + more
         count = self._garbage + len(more)
-        if self._far_home is not None:
-            self._decide_far(out, heard, count)
-            return
         sparse = count >= _SPARSE and self._bursts >= _SPARSE_BURSTS and lasted >= _SPARSE_S and self._may_look_up()
         if count < self._next_look and not sparse:
             return
@@ -538,9 +503,6 @@ class RateWatch:
         if found is None and not well and len(heard) > 2 * _LATEST:
             # a ROM at a rate of its own is no help: what came last may be the application alone
             found = wrong_rate(heard[-_LATEST:], self.rate)
-        if found is None and well:
-            self._look_far(out, heard, count, lasted, at)
-            return
         if found is None:
             self._look_up(out, heard, count >= _PATIENT and lasted >= _PATIENT_S, sparse)
             return
@@ -619,45 +581,6 @@ class RateWatch:
             self._looked_up = self.rate
             out.append(self._ask(self._top, f"the board may send much faster than {self.rate} baud"))
 
-    def _look_far(self, out: list[Verdict], heard: bytes, count: int, lasted: float, at: float) -> None:
-        """A rate that read well is left, for a moment, only for bytes that text at many times this rate explains better than
-        anything that a board sends in binary."""
-        if count < _FAR_BYTES or lasted < _FAR_S or at < self._far_next or self._binary:
-            return
-        if self._top in self._refused or self.rate > _TOP_RATE // 4 or not _looks_random(heard):
-            return
-        best = guess(heard, self.rate)
-        if best is None or best.rate < _LOOK_UP * self.rate or best.order < _FAR_ORDER * len(heard):
-            return
-        if not _FAR_GAINS[0] < best.gain < _FAR_GAINS[1] and best.order < 0:
-            return
-        self._far_home = self.rate
-        self._far_next = at + _FAR_AGAIN_S
-        out.append(self._ask(self._top, f"the board may have become much faster than {self.rate} baud"))
-
-    def _decide_far(self, out: list[Verdict], heard: bytes, count: int) -> None:
-        """What is heard from above after :meth:`_look_far`: text of a faster sender, or nothing of the kind, then back."""
-        home = self._far_home
-        assert home is not None
-        if count < 48:
-            return
-        found = wrong_rate(heard, self.rate)
-        if found is not None and found.rate > _LOOK_UP * home:
-            self._far_home = None
-            self._follow(out, found)
-        elif count >= 128 and self.rate > 2 * _FAR_MIDDLE and 3 * home < _FAR_MIDDLE and heard.count(0) > 0.5 * len(heard):
-            out.append(self._ask(_FAR_MIDDLE, f"the board sends slower than {self.rate} baud"))
-        elif count >= _FAR_LOOK_BYTES or (count >= 128 and (found is not None or heard.count(0) > 0.5 * len(heard))):
-            self._come_back(out)
-
-    def _come_back(self, out: list[Verdict]) -> None:
-        """The rate that read well before reads as well as it did."""
-        home = self._far_home
-        assert home is not None
-        self._far_home = None
-        out.append(self._ask(home, "no faster sender was heard"))
-        self._came_back_to = home
-
     def _follow(self, out: list[Verdict], found: Guess) -> None:
         rate = found.rate
         self.inferred = rate if rate <= _LOOK_UP * self.rate else None
@@ -689,9 +612,6 @@ class RateWatch:
                     self._looked_up = None
             self._asked = None
             self._rom_until = None
-            if self._far_home is not None:
-                self._far_home = None
-                self._refused.add(self._top)
 
     def _follow_rom(self, out: list[Verdict], at: float) -> None:
         """Back to the application's rate when the ROM has said its words."""
@@ -708,7 +628,5 @@ class RateWatch:
             deadlines.append(self._changed_at)
         if self._rom_until is not None:
             deadlines.append(self._rom_until)
-        if self._far_home is not None and self._asked is None:
-            deadlines.append(self._far_until)
         self._calm = not deadlines and self._asked is None and self._garbage_from is None and self._text >= _WELL
         self.next_deadline = min(deadlines) if deadlines else None
