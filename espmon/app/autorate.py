@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from espmon.app.rate import DEFAULT_BAUD, Heard, WishRate
+from espmon.app.rate import DEFAULT_BAUD, CountsDamaged, Heard, WishRate
 from espmon.app.ratememory import RateMemory
 from espmon.app.rates import stretch_events
 from espmon.port import Chunk
@@ -37,6 +37,7 @@ class AutoRate:
         self._passes = self._watch.passes
         self._kept: tuple[int, bool] | None = (known, two_rates) if known is not None else None
         self._mono = 0.0
+        self._damaged: CountsDamaged | None = None
 
     @property
     def next_deadline(self) -> float | None:
@@ -62,14 +63,15 @@ class AutoRate:
         """True when a boot ROM was heard at its own rate."""
         return self._watch.two_rates
 
-    def opened(self, at: float, baud: int) -> None:
+    def opened(self, at: float, baud: int, damaged: CountsDamaged | None = None) -> None:
+        self._damaged = damaged
         self._watch.rate_set(baud, at)
 
     def hear(self, chunk: Chunk) -> Sequence[Heard]:
         if self._passes(chunk.data):
             return (chunk,)
         self._mono = chunk.mono
-        verdicts = self._watch.feed(chunk.data, chunk.at)
+        verdicts = self._watch.feed(chunk.data, chunk.at, self._damaged() if self._damaged is not None else None)
         if len(verdicts) == 1 and isinstance(verdicts[0], Clear) and len(verdicts[0].data) == len(chunk.data):
             if self._watch.settled is not None:
                 self._remember()

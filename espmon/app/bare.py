@@ -196,7 +196,7 @@ class BareRecovery:
         port.open()
         port.remember_identity()
         self._opened_at = self._now()
-        self._rate.opened(self._opened_at, port.baud)
+        self._rate.opened(self._opened_at, port.baud, port.damaged)
 
     def _attend(self, until: float) -> None:
         """Hears what comes for a moment, at most until `until`."""

@@ -75,7 +75,7 @@ def find_rate(port_name: str, *, start: int, timeout_s: float) -> FoundRate:
         return max(0, follower.text_read - not_its)
 
     try:
-        follower.opened(time.time(), start)
+        follower.opened(time.time(), start, port.damaged)
         while time.monotonic() - begun < timeout_s and text() < _ENOUGH_TEXT:
             data = port.read(0.05)
             now = time.time()

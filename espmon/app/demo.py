@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from espmon.app.monitor import Monitor, MonitorOptions
-from espmon.app.rate import Heard, WishRate
+from espmon.app.rate import CountsDamaged, FixedRate, Heard, WishRate
 from espmon.board.demo import demo_elf
 from espmon.port import Chunk
 
@@ -17,17 +17,15 @@ _LAST_OF_ROM = b"csum 0x"
 _LAST_OF_CRASH = b"<<<stack<<<"
 
 
-class BothRates:
+class BothRates(FixedRate):
     """A rate follower that knows the demo board: ROM text at 74880, application text at 115200."""
 
-    next_deadline: float | None = None
-
     def __init__(self) -> None:
-        self.baud = ROM_BAUD
+        super().__init__(ROM_BAUD)
         self._seen = b""
         self._wished = False
 
-    def opened(self, at: float, baud: int) -> None:
+    def opened(self, at: float, baud: int, damaged: CountsDamaged | None = None) -> None:
         self.rate_set(at, baud)
 
     def hear(self, chunk: Chunk) -> Sequence[Heard]:
@@ -44,18 +42,6 @@ class BothRates:
 
     def rate_set(self, at: float, baud: int) -> None:
         self.baud, self._seen, self._wished = baud, b"", False
-
-    def before_reset(self, at: float) -> Sequence[Heard]:
-        return ()
-
-    def close(self, at: float) -> Sequence[Heard]:
-        return ()
-
-    def board_reset(self, at: float) -> None:
-        """The demo never resets its board."""
-
-    def tick(self, at: float) -> Sequence[Heard]:
-        return ()
 
 
 def run_demo(*, json: bool = False, lines: bool = False, crash: str = "load") -> int:

@@ -311,7 +311,7 @@ class Listener(threading.Thread):
     def _has_opened(self, state: str) -> None:
         now = self._clock.now()
         self._opened_at = now
-        self._rate.opened(now, self.port.baud)
+        self._rate.opened(now, self.port.baud, self.port.damaged)
         other = self.port.device if self.port.device != self.port.name and not self.port.is_url else None
         reason = f"now {other}" if other and state == "returned" else None
         self._state(state, with_rounding(reason, self.port.rate), self.port.baud)

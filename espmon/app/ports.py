@@ -230,7 +230,7 @@ class Ports:
             watch.opened_at, watch.since = now, now
             watch.problem = watch.told_problem = None
             watch.state = "run"
-            watch.rate.opened(now, port.baud)
+            watch.rate.opened(now, port.baud, port.damaged)
             self._readers.of(port).add(watch, port)
         _log.info("%s: %s at %d baud", watch.name, watch.device, port.baud)
         watch.log.mark("opened", now, time.monotonic(), device=watch.device, baud=port.baud)

@@ -25,6 +25,7 @@ class WishRate(Value):
 
 
 Heard = Chunk | Event | WishRate
+CountsDamaged = Callable[[], int | None]
 
 
 class RateFollower(Protocol):
@@ -33,8 +34,9 @@ class RateFollower(Protocol):
     baud: int
     """The rate to open the port with."""
 
-    def opened(self, at: float, baud: int) -> None:
-        """The port was opened, or opened again, at `baud`."""
+    def opened(self, at: float, baud: int, damaged: CountsDamaged | None = None) -> None:
+        """The port was opened, or opened again, at `baud`. `damaged` tells, where the driver does, how many bytes came
+        without their stop bit since some time in the past."""
 
     def hear(self, chunk: Chunk) -> Sequence[Heard]:
         """Called with each chunk; usually answers with the same chunk."""
@@ -79,7 +81,7 @@ class FixedRate:
     def __init__(self, baud: int) -> None:
         self.baud = baud
 
-    def opened(self, at: float, baud: int) -> None:
+    def opened(self, at: float, baud: int, damaged: CountsDamaged | None = None) -> None:
         pass
 
     def hear(self, chunk: Chunk) -> Sequence[Heard]:
@@ -109,7 +111,7 @@ class LateFollower:
         self.baud = baud
         self._make = make
         self._real: RateFollower | None = None
-        self._opened: tuple[float, int] | None = None
+        self._opened: tuple[float, int, CountsDamaged | None] | None = None
 
     def _follower(self) -> RateFollower:
         if self._real is None:
@@ -122,10 +124,10 @@ class LateFollower:
     def next_deadline(self) -> float | None:
         return None if self._real is None else self._real.next_deadline
 
-    def opened(self, at: float, baud: int) -> None:
-        self._opened = (at, baud)
+    def opened(self, at: float, baud: int, damaged: CountsDamaged | None = None) -> None:
+        self._opened = (at, baud, damaged)
         if self._real is not None:
-            self._real.opened(at, baud)
+            self._real.opened(at, baud, damaged)
 
     def hear(self, chunk: Chunk) -> Sequence[Heard]:
         return self._follower().hear(chunk)

@@ -192,6 +192,11 @@ class Board:
         return len(self._received)
 
     @property
+    def damaged(self) -> int | None:
+        """Bytes with framing errors that the host's UART has had, None for an adapter that doesn't say."""
+        return self.to_host.damaged if self.settings.counts_errors else None
+
+    @property
     def sending_until(self) -> float:
         """When everything the host has written will have left its port."""
         return self.to_chip.free_at

@@ -92,6 +92,8 @@ class Wire:
         self._ready = -1.0  # from when on the receiver looks for the next start bit
         self._settled = 0.0  # by then the receiver is through with the edges that are left
         self._free = 0.0  # when the sender's shift register is empty
+        #: frames that the receiver got without their stop bit
+        self.damaged = 0
 
     # --- the sender's end
 
@@ -250,6 +252,8 @@ class Wire:
                     if not position & 1:
                         value |= 1 << k
             ready = stop
+            if not value & 0x100:
+                self.damaged += 1
             if value & 0x100 or shape.framing == "pass":
                 out.append(value & 0xFF)
             elif shape.framing == "nul":

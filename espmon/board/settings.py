@@ -73,6 +73,7 @@ class BoardSettings:
         "edge", "after a framing error: wait for the next falling edge, or take a low line", choices=("edge", "low")
     )
     framing: str = _field("pass", "bytes with framing errors", choices=("pass", "nul", "drop"))
+    counts_errors: bool = _field(False, "the adapter's driver tells how many bytes had framing errors")
     exact: bool = _field(False, "work out every bit, also where rates agree")
 
     # security

@@ -57,6 +57,15 @@ _SPARSE_BURSTS = 3
 _SPARSE_S = 4.0
 #: garbage that goes on so long at a rate that never read anything is looked at from above in any case
 _PATIENT = 320
+#: a driver that counts bytes without their stop bit proves another rate with this share of them (text at many times our
+#: rate: 0.3 to 0.6; a bad cable at the right rate: below 0.02), and the right one with none among so many bytes
+_DAMAGED = 0.1
+_NONE_DAMAGED = 32
+#: garbage needed to leave a rate that read well when a driver proves it: more than a boot ROM's text, and longer
+_ENOUGH_DAMAGED = 100
+_ENOUGH_DAMAGED_S = 1.0
+#: so long is looked from above for what a rate that read well doesn't read any more
+_LOOK_S = 1.0
 _PATIENT_S = 1.0
 #: text at the ROM's rate ends by itself after the loads, 400 characters: only what goes on is an application's
 _ROM_LASTS_S = 0.25
@@ -188,6 +197,12 @@ class RateWatch:
         self._unanswered: dict[int, int] = {}
         self._changed_at = float("-inf")
         self._hops = 0
+        #: bytes that came without their stop bit, as the driver counts, now and when the garbage began; None: it doesn't say
+        self._damaged: int | None = None
+        self._damaged_before = 0
+        self._counts_damaged = False  # it has counted some: then none says something too
+        #: the rate that read well, and when to return to it, while something faster is looked for
+        self._return: tuple[int, float] | None = None
         self._line_open = False
         self._calm = False  # text was read, and nothing is held, asked or suspected
         self._rom_until: float | None = None
@@ -220,9 +235,12 @@ class RateWatch:
         self._line_open = not ended
         return True
 
-    def feed(self, data: bytes, at: float) -> list[Verdict]:
-        """Bytes read at `at` (seconds)."""
+    def feed(self, data: bytes, at: float, damaged: int | None = None) -> list[Verdict]:
+        """Bytes read at `at` (seconds). `damaged`: how many bytes without their stop bit the driver has counted so far, since
+        whenever; None where it doesn't say."""
         self._not_answered()
+        if damaged is not None:
+            self._count_damaged(damaged)
         out, self._left_over = self._left_over, []
         just_changed = self._rate_before != self.rate and at - self._changed_at < _SETTLE_S
         if just_changed and not self._held and self._came_late(data):
@@ -242,10 +260,25 @@ class RateWatch:
         else:
             self._hold(data, at)
             out += self._sort(at, over=len(self._held) > _HELD_MOST)
+        self._follow_up(out, at)
+        return out
+
+    def _follow_up(self, out: list[Verdict], at: float) -> None:
+        """What is due at `at`, whether bytes came or not."""
         if self._rom_until is not None:
             self._follow_rom(out, at)
+        if self._return is not None and at >= self._return[1] and self._asked is None:
+            (rate, _), self._return = self._return, None
+            out.append(self._ask(rate, f"nothing that comes at {self.rate} baud can be read either"))
         self._set_deadline()
-        return out
+
+    def _count_damaged(self, damaged: int) -> None:
+        began = self._damaged is None or damaged < self._damaged or (not self._held and self._garbage_from is None)
+        if began:
+            self._damaged_before = damaged
+        elif damaged > self._damaged_before:
+            self._counts_damaged = True
+        self._damaged = damaged
 
     def _hold(self, data: bytes, at: float) -> None:
         self._arrivals.append((len(self._held), at))
@@ -294,9 +327,7 @@ class RateWatch:
         if self._held and at >= self._held_at + SILENCE_S:
             self._bursts += 1
             out += self._sort(at, over=True)
-        if self._rom_until is not None:
-            self._follow_rom(out, at)
-        self._set_deadline()
+        self._follow_up(out, at)
         return out
 
     def close(self, at: float) -> list[Verdict]:
@@ -311,7 +342,7 @@ class RateWatch:
         self._calm = False
         if self._asked != rate:
             self._home = rate
-            self._rom_until = None
+            self._rom_until = self._return = None
         self._asked = None
         if rate != self.rate:
             # what is still held was received at the old rate
@@ -397,10 +428,12 @@ class RateWatch:
             self._text = min(self._text + len(data), 1 << 20)
         if len(data) >= 24:
             self._garbage_from = None
+            self._damaged_before = self._damaged or 0
             if self._evidence:
                 self._forget()
                 self._next_look = _ENOUGH
         if self._text >= _WELL and self._rom_until is None:
+            self._return = None
             self.settled = self.rate
             self._hops = 0
             self._looked_up = None
@@ -467,6 +500,7 @@ class RateWatch:
     def _forget(self) -> None:
         self._evidence.clear()
         self._garbage = self._bursts = 0
+        self._damaged_before = self._damaged or 0
 
     def _consider(self, out: list[Verdict], more: bytes, at: float) -> None:
         """Asks for another rate when the garbage heard, and the open stretch `more`, say so clearly."""
@@ -485,8 +519,14 @@ class RateWatch:
         well = self.reads_well
         if self._next_look > _PATIENT and lasted < _PATIENT_S + 0.5:
             self._next_look = min(self._next_look, max(count + 16, _PATIENT))
-        if well and (count < _ENOUGH_WELL or lasted < _ENOUGH_WELL_S):
-            self._next_look = max(count + 16, _ENOUGH_WELL)
+        proven = self._damaged is not None and self._damaged - self._damaged_before >= _DAMAGED * count
+        lost = (count >= _ENOUGH_WELL and lasted >= _ENOUGH_WELL_S) or (
+            proven and count >= _ENOUGH_DAMAGED and lasted >= _ENOUGH_DAMAGED_S
+        )
+        if well and not lost:
+            self._next_look = count + 16
+            return
+        if self._damaged is not None and self._counts_damaged and self._damaged == self._damaged_before and count >= _NONE_DAMAGED:
             return
         if heard.count(0) > 0.97 * len(heard):
             lower = 115200 if self.rate > 230400 else _LOW_RATE
@@ -504,7 +544,11 @@ class RateWatch:
             # a ROM at a rate of its own is no help: what came last may be the application alone
             found = wrong_rate(heard[-_LATEST:], self.rate)
         if found is None:
-            self._look_up(out, heard, count >= _PATIENT and lasted >= _PATIENT_S, sparse)
+            if self.reads_well:
+                if proven:
+                    self._look_from_well(out, at)
+            else:
+                self._look_up(out, heard, count >= _PATIENT and lasted >= _PATIENT_S, sparse)
             return
         if count < 64 and found.margin < 12:
             return
@@ -546,16 +590,28 @@ class RateWatch:
         return bytes(out + data[at:])
 
     def _may_look_up(self) -> bool:
-        return not (self._looked_up == self.rate or self.reads_well or self._top in self._refused or self.rate >= self._top // 2)
+        return not self.reads_well and self._can_look_up()
+
+    def _can_look_up(self) -> bool:
+        return not (self._looked_up == self.rate or self._top in self._refused or self.rate >= self._top // 2)
 
     @property
     def _top(self) -> int:
         """The rate to look from above from: the highest that the adapter does."""
         return _TOP_RATE if _TOP_RATE not in self._refused else _TOP_RATE // 2
 
+    def _look_from_well(self, out: list[Verdict], at: float) -> None:
+        """A rate that read well is left for a look only when the driver has proven that nobody sends at it any more: binary
+        records at the right rate have their stop bits."""
+        if not self._can_look_up():
+            return
+        self._looked_up = home = self.rate
+        out.append(self._ask(self._top, f"bytes arrive damaged at {self.rate} baud: the board sends faster"))
+        self._return = (home, at + _LOOK_S)
+
     def _look_up(self, out: list[Verdict], heard: bytes, patient: bool, sparse: bool) -> None:
         """Near random bytes may be text at many times our rate: seen once from above, where nothing is lost."""
-        if self.reads_well or (len(heard) < _ENOUGH_RANDOM and not sparse):
+        if len(heard) < _ENOUGH_RANDOM and not sparse:
             return
         best = guess(heard, self.rate)
         if best is None:
@@ -595,6 +651,7 @@ class RateWatch:
 
     def _ask(self, rate: int, why: str) -> ChangeRate:
         self._asked = rate
+        self._return = None
         self._hops += 1
         self._forget()
         # a board that no rate reads is looked at ever more rarely
@@ -611,7 +668,7 @@ class RateWatch:
                 if looked:
                     self._looked_up = None
             self._asked = None
-            self._rom_until = None
+            self._rom_until = self._return = None
 
     def _follow_rom(self, out: list[Verdict], at: float) -> None:
         """Back to the application's rate when the ROM has said its words."""
@@ -628,5 +685,7 @@ class RateWatch:
             deadlines.append(self._changed_at)
         if self._rom_until is not None:
             deadlines.append(self._rom_until)
+        if self._return is not None:
+            deadlines.append(self._return[1])
         self._calm = not deadlines and self._asked is None and self._garbage_from is None and self._text >= _WELL
         self.next_deadline = min(deadlines) if deadlines else None

@@ -9,10 +9,13 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from espmon.app.autorate import AutoRate
+from espmon.app.rate import WishRate
 from espmon.app.rates import CaptureDecoder
 from espmon.cli import cli
 from espmon.decode import Decoder
 from espmon.events import Boot, BootLoop, Crash, Event, Text, WrongRate
+from espmon.port import Chunk
 from tests.tools.train_rates import logs
 from tests.uart import sim
 from tests.uart.posted import WROOM_02
@@ -104,3 +107,24 @@ def test_any_bytes(chunks: list[bytes], baud: int) -> None:
     decoder = CaptureDecoder(baud)
     events = [e for c in chunks for e in decoder.feed(c)] + decoder.close()
     assert b"".join(e.raw for e in events if isinstance(e, Text)) == b"".join(chunks)
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_what_the_driver_counts_reaches_whoever_follows_the_rate(counts: bool) -> None:
+    """An application at 115200 becomes one at 2000000: near random bytes, and a third of them damaged."""
+    toggles = sim.wire([(APP, 2_000_000.0, 0.05)] * 400)
+    damaged: list[float] = []
+    follower = AutoRate(start=115200)
+    follower.opened(0.0, 115200, (lambda: 17 + len(damaged)) if counts else None)
+    follower.hear(Chunk(0.0, APP))
+    wishes: list[WishRate] = []
+    heard, until = bytearray(), 0.1
+    for byte, at in sim.receive_timed(toggles, 115200, sim.Receiver(), 0.0, damaged):
+        if at > until:
+            wishes += [each for each in follower.hear(Chunk(until, bytes(heard))) if isinstance(each, WishRate)]
+            heard.clear()
+            until += 0.1
+            if wishes:
+                break
+        heard.append(byte)
+    assert [wish.baud for wish in wishes] == ([921600] if counts else [])

@@ -125,6 +125,13 @@ def test_framing_errors(framing: str, expected: int) -> None:
         assert set(got) <= {0}
 
 
+def test_frames_without_their_stop_bit_are_counted() -> None:
+    for rate, damaged in ((115200, False), (115200 / 2.2, True)):
+        wire = Wire(ReceiverShape(framing="drop"))
+        wire.receive(wire.send(0.0, rate, b"\x00" * 5) + 1.0, 115200)
+        assert (wire.damaged > 0) is damaged
+
+
 def test_edges_describe_the_bytes() -> None:
     """Each pattern falls first, alternates and ends high; 0x55 has an edge at every bit."""
     assert EDGES[0x55] == tuple(range(10))

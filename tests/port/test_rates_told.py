@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,40 @@ def test_a_refused_rate_leaves_the_port_as_it_was() -> None:
         assert port.set_baud(57_600).got == 57_600
     finally:
         port.dispose()
+
+
+@pytest.mark.parametrize(("options", "counts"), [("counts_errors=1", True), ("", False)])
+def test_damaged_bytes_are_counted_where_the_adapter_does(options: str, counts: bool) -> None:
+    port = SerialPort(f"sim://esp8266?speed=50&{options}", 38_400)
+    assert port.damaged() is None, "it is not open"
+    port.open()
+    try:
+        before = port.damaged()
+        assert before == (0 if counts else None)
+        deadline = time.monotonic() + 20
+        heard = 0
+        while heard < 200 and time.monotonic() < deadline:  # a boot ROM at 74880 and an application at 115200
+            heard += len(port.read(0.1))
+        after = port.damaged()
+        assert heard >= 200
+        assert after is None if not counts else after is not None and after > 20
+    finally:
+        port.dispose()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminals")
+def test_a_pseudo_terminal_counts_no_damaged_bytes() -> None:
+    import os
+
+    master, slave = os.openpty()
+    port = SerialPort(os.ttyname(slave), 115_200)
+    port.open()
+    try:
+        assert port.damaged() is None
+    finally:
+        port.dispose()
+        os.close(slave)
+        os.close(master)
 
 
 def test_a_rate_refused_at_opening_is_not_called_a_missing_port() -> None:

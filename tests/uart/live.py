@@ -25,12 +25,13 @@ CHANGE_S = 0.003  # how long a change of rate takes
 @dataclass(frozen=True)
 class Adapter:
     """Between the line and the program: delivers every `latency` seconds, and at once whenever `packet` bytes are there;
-    `refuses` some rates, and sets others than asked for (`sets`: asked -> set)."""
+    `refuses` some rates, and sets others than asked for (`sets`: asked -> set); its driver `counts` framing errors."""
 
     latency: float = DELIVERY_S
     packet: int | None = None
     refuses: frozenset[int] = frozenset()
     sets: tuple[tuple[int, int], ...] = ()
+    counts: bool = False
 
 
 @dataclass
@@ -82,9 +83,13 @@ def run(
     session = Session(watch)
     todo = sorted(resets or ())
     really = watch.rate
+    damaged: list[float] = []
+
+    def counted() -> int | None:
+        return len(damaged) if adapter.counts else None
 
     def listen(start: float) -> Iterator[tuple[int, float]]:
-        return sim.receive_timed(toggles, really * (1 + clock_error), receiver, start)
+        return sim.receive_timed(toggles, really * (1 + clock_error), receiver, start, damaged)
 
     source = listen(0.0)
     waiting: tuple[int, float] | None = next(source, None)
@@ -102,7 +107,7 @@ def run(
         watch.rate_set(wish.rate, now)
         if late:
             session.received += late
-            session.take(watch.feed(bytes(late), now + CHANGE_S), now + CHANGE_S)
+            session.take(watch.feed(bytes(late), now + CHANGE_S, counted()), now + CHANGE_S)
         source = listen(now + CHANGE_S)
         waiting = next(source, None)
 
@@ -126,7 +131,7 @@ def run(
             wish = None
             if chunk:
                 session.received += chunk
-                wish = session.take(watch.feed(bytes(chunk), at), at)
+                wish = session.take(watch.feed(bytes(chunk), at, counted()), at)
             if watch.next_deadline is not None and watch.next_deadline <= at:
                 wish = session.take(watch.tick(at), at) or wish
             if wish is not None:
@@ -339,7 +344,9 @@ def board_that_says_little(
     return session, outcome(session, lines, sent, 0.2, seconds, start=start)
 
 
-def board_that_changes(first: int, second: int, seed: int, each: float = 10.0) -> tuple[Session, Outcome]:
+def board_that_changes(
+    first: int, second: int, seed: int, each: float = 10.0, adapter: Adapter = Adapter()
+) -> tuple[Session, Outcome]:
     """`first`, `second` and `first` again, without a pause; the watch begins at `first`."""
     rng = random.Random(f"{first}/{second}/{seed}")
     parts: list[tuple[bytes, float, float]] = []
@@ -349,7 +356,7 @@ def board_that_changes(first: int, second: int, seed: int, each: float = 10.0) -
         lines += some
         parts += talk(some, rate)
     receiver, error = sim.usual_receiver(rng), rng.uniform(-0.015, 0.015)
-    session = run(RateWatch(first), sim.wire(parts, 0.2), receiver, 3 * each + 1, error)
+    session = run(RateWatch(first), sim.wire(parts, 0.2), receiver, 3 * each + 1, error, adapter=adapter)
     # changes away from `first` are asked for here
     return session, replace(outcome(session, lines, first, 0.2, 3 * each, start=first), left=0, wrong_sent_at=0)
 
@@ -455,10 +462,11 @@ def main() -> None:
             ((str(r), (board_that_says_little(r, s)[1] for s in seeds)) for r in args.rates),
         )
     if "changing" in args.what:
-        table(
-            "changes its rate twice, 10 s each",
-            ((f"{a} {b}", (board_that_changes(a, b, s)[1] for s in seeds)) for a, b in CHANGING),
-        )
+        for title, adapter in (("", Adapter()), (", a driver that counts framing errors", Adapter(counts=True))):
+            table(
+                f"changes its rate twice, 10 s each{title}",
+                ((f"{a} {b}", (board_that_changes(a, b, s, adapter=adapter)[1] for s in seeds)) for a, b in CHANGING),
+            )
     if "loop" in args.what:
         for app in (115200, 74880, 230400, 57600, 921600):
             session, causes, lines = crash_loop(args.boots, 1, app)

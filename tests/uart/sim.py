@@ -50,8 +50,11 @@ def receive(toggles: list[float], baud: float, receiver: Receiver) -> bytes:
     return bytes(b for b, _ in receive_timed(toggles, baud, receiver))
 
 
-def receive_timed(toggles: list[float], baud: float, receiver: Receiver, start: float = 0.0) -> Iterator[tuple[int, float]]:
-    """Each byte with the time at which it is complete; the receiver is switched on at `start`."""
+def receive_timed(
+    toggles: list[float], baud: float, receiver: Receiver, start: float = 0.0, damaged: list[float] | None = None
+) -> Iterator[tuple[int, float]]:
+    """Each byte with the time at which it is complete; the receiver is switched on at `start`. When frames came without
+    their stop bit is added to `damaged`."""
     osr = receiver.oversampling
     tick = 1.0 / (baud * osr)
     offset = receiver.phase * tick
@@ -92,6 +95,8 @@ def receive_timed(toggles: list[float], baud: float, receiver: Receiver, start: 
             byte |= bit_at(begin + osr * (k + 1) + receiver.centre) << k
         stop = begin + osr * 9 + receiver.centre
         good = bit_at(stop) == 1
+        if not good and damaged is not None:
+            damaged.append(stop * tick + offset)
         if good or receiver.on_error == "pass":
             yield byte, stop * tick + offset
         elif receiver.on_error == "blank":

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -181,15 +183,18 @@ def test_rom_text_at_both_rates_in_one_session() -> None:
     assert session.changes == []
 
 
-@pytest.mark.parametrize("rate", [115200, 9600])
-def test_what_is_received_at_the_right_rate_changes_nothing(rate: int) -> None:
-    for name, capture in captures(3):
+@pytest.mark.parametrize(
+    ("rate", "damaged"),  # share of bytes that the driver counts as damaged, None: it doesn't count
+    [(115200, None), (9600, None), (9600, 0.02)],
+)
+def test_what_is_received_at_the_right_rate_changes_nothing(rate: int, damaged: float | None) -> None:
+    for name, capture in islice(captures(3), 0, None, 1 if damaged is None else 3):
         watch = RateWatch(rate)
         now = 0.0
-        verdicts = watch.feed(b"an application that talks, and reads well enough to be kept\r\n" * 3, now)
+        verdicts = watch.feed(b"an application that talks, and reads well enough to be kept\r\n" * 3, now, None if damaged is None else 7)
         for at in range(0, len(capture), 60):
             now += 0.02
-            verdicts += watch.feed(capture[at : at + 60], now)
+            verdicts += watch.feed(capture[at : at + 60], now, None if damaged is None else 7 + int(damaged * at))
             if at % 240 == 0:
                 now += 0.5
                 verdicts += watch.tick(now)
@@ -219,6 +224,65 @@ def test_an_application_that_changes_its_rate_is_followed() -> None:
     assert len(session.changes) == 1
     assert live.lines_found(session, first) == len(first)
     assert live.lines_found(session, second) > 0.85 * len(second)
+
+
+@pytest.mark.parametrize(("first", "second"), [(9600, 115200), (115200, 921600), (115200, 2000000)])
+def test_a_driver_that_counts_framing_errors_proves_that_a_board_became_much_faster(first: int, second: int) -> None:
+    session, _ = live.board_that_changes(first, second, 3, each=6.0, adapter=live.Adapter(counts=True))
+    rates = [rate for _, rate, _ in session.changes]
+    assert second in rates
+    assert rates[-1] == first, "and it is followed back"
+    reached = next(at for at, rate, _ in session.changes if rate == second)
+    assert reached < 6.2 + 3.0
+
+
+def test_without_such_a_driver_a_rate_that_read_well_is_not_left_for_what_may_be_binary() -> None:
+    session, _ = live.board_that_changes(9600, 115200, 3, each=6.0)
+    assert session.changes == []
+
+
+def test_a_line_that_floats_is_looked_at_from_above_once_and_the_rate_comes_back() -> None:
+    """Nobody drives the line of a board without power: damaged bytes at any rate."""
+    import random
+
+    rng = random.Random(4)
+    watch = RateWatch(115200)
+    watch.feed(b"an application that talks, and reads well enough to be kept\r\n" * 3, 0.0, 0)
+    damaged, changes, now = 0, [], 0.0
+    for _ in range(600):
+        now += 0.02
+        heard = rng.randbytes(12)
+        damaged += 5
+        verdicts = watch.feed(heard, now, damaged)
+        if watch.next_deadline is not None and watch.next_deadline <= now:
+            verdicts += watch.tick(now)
+        for verdict in verdicts:
+            if isinstance(verdict, ChangeRate):
+                changes.append(verdict.rate)
+                watch.rate_set(verdict.rate, now)
+    assert changes == [921600, 115200]
+
+
+def test_where_a_driver_counts_damaged_bytes_those_that_are_not_were_sent_at_our_rate() -> None:
+    session, _, _ = live.one_rate(57600, 1, seconds=3)  # what a board at 57600 sounds like at 115200
+    garbage = bytes(session.received[:60]) * 4
+
+    def asked(counts: list[int | None], before: int = 0) -> list[int]:
+        watch = RateWatch(115200)
+        for n in range(before):  # some noise, counted, and a line that is read
+            watch.feed(b"\xff\x80\x00\xfe", n * 0.01, 5 * n)
+        watch.feed(b"an application that talks\r\n", 0.1, 5 * before)
+        out = []
+        for n, damaged in zip(range(0, len(garbage), 20), counts, strict=True):
+            now = 0.2 + n * 0.01
+            total = None if damaged is None else 5 * before + damaged
+            out += [v.rate for v in watch.feed(garbage[n : n + 20], now, total) if isinstance(v, ChangeRate)]
+        return out
+
+    assert asked([None] * 12)[:1] == [57600]
+    assert asked([9 * n for n in range(12)])[:1] == [57600]
+    assert asked([0] * 12)[:1] == [57600], "a driver that never counted any may be one that doesn't"
+    assert asked([0] * 12, before=3) == []
 
 
 def test_a_refused_rate_is_not_asked_for_for_ever() -> None:

@@ -102,6 +102,12 @@ class Serial(SerialBase):
     # --- bytes
 
     @property
+    def damaged(self) -> int | None:
+        """Bytes with framing errors so far; None where the adapter doesn't tell."""
+        with self.live.changed:
+            return self.live.board.damaged
+
+    @property
     def in_waiting(self) -> int:
         """Bytes that can be read now."""
         if not self.is_open:
