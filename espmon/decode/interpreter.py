@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -76,6 +77,16 @@ _MEANT = _STARTERS.keys() | _FACTS.keys()  # kinds of tokens that mean something
 _INSIDE = frozenset(spec.kind for fmt in FORMATS for spec in fmt.tokens if spec.inside)
 _INSIDE_OF = {fmt.name: frozenset(kind for _, kind in fmt.table if kind in _INSIDE) for fmt in FORMATS}
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/= ")
+
+
+_SENTENCES = tuple((sentence, tuple(Counter(sentence).items())) for sentence in SENTENCES)
+
+
+def _could_be(line: str, length: int, letters: tuple[tuple[str, int], ...]) -> bool:
+    """False when `line` holds too few of a sentence's letters, in whatever order, to be nearly that sentence: the bounds
+    that difflib begins with, without its tables (most lines after a boot are asked)."""
+    least = _NEARLY * (length + len(line)) / 2 - 0.01
+    return min(length, len(line)) >= least and sum(min(line.count(letter), count) for letter, count in letters) >= least
 
 
 @dataclass(slots=True)
@@ -284,7 +295,8 @@ class Interpreter:
         line = text.strip()
         if not _SHORTEST <= len(line) <= _LONGEST_SHARED:
             return text, tokens
-        near = difflib.get_close_matches(line, SENTENCES, 1, _NEARLY)
+        alike = [sentence for sentence, letters in _SENTENCES if _could_be(line, len(sentence), letters)]
+        near = difflib.get_close_matches(line, alike, 1, _NEARLY) if alike else None
         return (near[0], self._scan(near[0])) if near else (text, tokens)
 
     def _scan(self, text: str) -> list[Token]:
