@@ -179,7 +179,9 @@ class Lexer:
         search = self._search
         ahead = []
         for i in self._always.union(*hit) if hit else self._always:
-            m = search[i](text) if not without or self._kinds[i] not in without else None
+            if without and self._kinds[i] in without:
+                continue
+            m = search[i](text)
             if m is not None:
                 ahead.append((m.start(), i, m))
         tokens: list[Token] = []
