@@ -311,6 +311,8 @@ class Interpreter:
     def _scan(self, text: str) -> list[Token]:
         """The tokens of a line that mean something here."""
         tokens = _LEXER.scan(text, self._line)
+        if not tokens:
+            return tokens
         found = {t.kind for t in tokens}
         if found & _INSIDE:
             dump = self._dump

@@ -117,6 +117,11 @@ class Token:
 
 # Hints are filed under three of their letters; a line longer than this is asked for each instead of for all its triples.
 _LONG = 1000
+# Dumps and boots say the same again with other numbers: which patterns such a line may hold is kept in mind, digits made 0
+# in it and in the hints (one that stands in a text stands in it so as well).
+_DIGITS = str.maketrans("123456789", "000000000")
+_LONGEST_KNOWN = 200
+_MOST_KNOWN = 1024
 
 
 def _by_triple(hints: Iterable[str]) -> tuple[dict[tuple[str, str, str], list[str]], list[str]]:
@@ -148,15 +153,39 @@ class Lexer:
             if spec.row:
                 self._rows.append((spec.kind, re.compile(spec.pattern + r"\s*").fullmatch))
             self._search.append(re.compile(spec.pattern).search)
-            for hint in spec.hints:
+            for hint in {hint.translate(_DIGITS) for hint in spec.hints}:
                 by_hint.setdefault(hint, []).append(i)
             if not spec.hints:
                 always.append(i)
         self._always = frozenset(always)
+        self._known: dict[str, frozenset[int]] = {}
         self._by_hint = list(by_hint.items())
         filed, short = _by_triple(by_hint)
         self._filed = {triple: [(hint, by_hint[hint]) for hint in hints] for triple, hints in filed.items()}
         self._short = [(hint, by_hint[hint]) for hint in short]
+
+    def _specs(self, text: str) -> frozenset[int]:
+        """Which specs may match somewhere in `text`."""
+        shape = text.lower().translate(_DIGITS)
+        if (known := self._known.get(shape)) is not None:
+            return known
+        if len(shape) > _LONG:
+            hit = [found for hint, found in self._by_hint if hint in shape]
+        else:
+            filed = self._filed
+            hit = [found for hint, found in self._short if hint in shape]
+            hit += [
+                found
+                for triple in filed.keys() & zip(shape, shape[1:], shape[2:], strict=False)
+                for hint, found in filed[triple]
+                if hint in shape
+            ]
+        specs = self._always.union(*hit)
+        if len(shape) <= _LONGEST_KNOWN:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[shape] = specs
+        return specs
 
     def scan(self, text: str, line: int, *, without: frozenset[str] = frozenset()) -> list[Token]:
         """The tokens of `text`, left to right, not overlapping; those of the kinds `without` don't count as any."""
@@ -164,21 +193,9 @@ class Lexer:
             m = whole(text) if kind not in without else None
             if m is not None:
                 return [Token(kind, m.groupdict(), text, 0, len(text), line)]
-        low = text.lower()
-        if len(low) > _LONG:
-            hit = [found for hint, found in self._by_hint if hint in low]
-        else:
-            filed = self._filed
-            hit = [found for hint, found in self._short if hint in low]
-            hit += [
-                found
-                for triple in filed.keys() & zip(low, low[1:], low[2:], strict=False)
-                for hint, found in filed[triple]
-                if hint in low
-            ]
         search = self._search
         ahead = []
-        for i in self._always.union(*hit) if hit else self._always:
+        for i in self._specs(text):
             if without and self._kinds[i] in without:
                 continue
             m = search[i](text)
