@@ -62,6 +62,7 @@ _SHAPE_WORDS: Final = tuple(word.translate(_SHAPE) for word in _WORDS)
 _MOST_SHAPES: Final = 4096
 _LONGEST_SHAPE: Final = 512  # bytes
 _MOST_PAUSE: Final = 64  # blocks
+_MOST_DOUBTFUL: Final = 1 / 8  # of a block's lines: more are found quicker by searching all of it
 
 
 def doubtful_of(shapes: list[bytes]) -> set[bytes]:
@@ -102,7 +103,7 @@ class Familiar:
 
     def doubtful(self, block: bytes) -> list[int] | None:
         """Where the lines of `block` (whole lines) begin in which something may begin, the last one first; None when it
-        isn't worth asking."""
+        is quicker to search all of it."""
         if self._rest:
             self._rest -= 1
             return None
@@ -130,7 +131,7 @@ class Familiar:
                     starts.append(at)
                 at += len(line) + 1
             starts.reverse()
-        return starts
+        return starts if len(starts) <= _MOST_DOUBTFUL * len(lines) else None
 
 
 _BLOCK: Final = 16384

@@ -122,6 +122,12 @@ def test_one_crash_does_not_make_what_follows_strange():
         assert familiar.doubtful(ordinary) == []
 
 
+def test_a_block_full_of_doubt_is_searched():
+    familiar = Familiar()
+    assert familiar.doubtful(b"abort() called\n" + b"calm\n" * 20) == [0]
+    assert familiar.doubtful(b"abort() called\n" * 20 + b"calm\n" * 20) is None
+
+
 def test_decoders_that_share_what_is_familiar_tell_the_same():
     crash = next(p for p in CORPUS if p.parent.name.startswith("348-")).read_bytes()
     blocks = [b"".join(b"[%06d] board %c, temperature %d C\n" % (i, 65 + i % 3, i % 60) for i in range(k, k + 9)) for k in range(0, 900, 9)]
