@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -107,14 +107,14 @@ class Dump:
             self.limit = "stack blocks of one dump"
         return self.stacks[-1]
 
-    def row(self, address: int, words: Iterable[int]) -> None:
+    def row(self, address: int, words: Collection[int]) -> None:
         """One printed row of a stack."""
         block = self.stack()
         if len(block.words) >= MAX_STACK_WORDS:
             self.limit = "stack words of one dump"
             return
         block.lines += 1
-        block.words.extend((address + 4 * i, w) for i, w in enumerate(words))
+        block.words.extend(zip(range(address, address + 4 * len(words), 4), words, strict=True))
 
     def frame(self, pc: int, sp: int | None) -> None:
         """One pair of the newest backtrace."""
@@ -154,7 +154,8 @@ def _code_words(block: Stack, chip: str | None) -> tuple[Address, ...]:
         return ()
     known = chips.CHIPS.get(chip or "")
     ranges = known.code_ranges if known else (_ANY_CODE if block.rv else chips.ESP8266.code_ranges)
-    return tuple(Address(w) for _, w in block.words if _in_ranges(w, ranges))
+    first, end = min(first for first, _ in ranges), max(end for _, end in ranges)
+    return tuple(Address(w) for _, w in block.words if first <= w < end and _in_ranges(w, ranges))  # most words are data
 
 
 def _stacks(dump: Dump) -> tuple[StackDump, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -76,6 +77,25 @@ _MEANT = _STARTERS.keys() | _FACTS.keys()  # kinds of tokens that mean something
 _INSIDE = frozenset(spec.kind for fmt in FORMATS for spec in fmt.tokens if spec.inside)
 _INSIDE_OF = {fmt.name: frozenset(kind for _, kind in fmt.table if kind in _INSIDE) for fmt in FORMATS}
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/= ")
+
+
+_SENTENCES = tuple((sentence, tuple(sorted(Counter(sentence).items()))) for sentence in SENTENCES)
+_LONGEST = min(_LONGEST_SHARED, int(max(map(len, SENTENCES)) * (2 / _NEARLY - 1)) + 1)  # no longer line is nearly one
+
+
+def _could_be(line: str, length: int, letters: tuple[tuple[str, int], ...]) -> bool:
+    """False when `line` holds too few of a sentence's letters, in whatever order, to be nearly that sentence: the bounds
+    that difflib begins with, without its tables (most lines after a boot are asked)."""
+    least = _NEARLY * (length + len(line)) / 2 - 0.01
+    if len(line) < least:
+        return False
+    for letter, count in letters:
+        missing = count - line.count(letter)
+        if missing > 0:
+            length -= missing
+            if length < least:
+                return False
+    return length >= least
 
 
 @dataclass(slots=True)
@@ -205,7 +225,7 @@ class Interpreter:
         if self._core_dump is not None and not blank and not tokens:
             self._core_dump_line(text)
         dump = self._dump
-        rest = text[max((t.end for t in tokens), default=0) :]
+        rest = text[max(t.end for t in tokens) :] if tokens else text
         open_json = _OPEN_JSON.search(text) if "Re" in text or "STK" in text else None
         if self._held is not None:
             if not blank:
@@ -282,14 +302,17 @@ class Interpreter:
     def _nearly(self, text: str, tokens: list[Token]) -> tuple[str, list[Token]]:
         """A line of a boot whose letters are damaged, as what it nearly is."""
         line = text.strip()
-        if not _SHORTEST <= len(line) <= _LONGEST_SHARED:
+        if not _SHORTEST <= len(line) <= _LONGEST:
             return text, tokens
-        near = difflib.get_close_matches(line, SENTENCES, 1, _NEARLY)
+        alike = [sentence for sentence, letters in _SENTENCES if _could_be(line, len(sentence), letters)]
+        near = difflib.get_close_matches(line, alike, 1, _NEARLY) if alike else None
         return (near[0], self._scan(near[0])) if near else (text, tokens)
 
     def _scan(self, text: str) -> list[Token]:
         """The tokens of a line that mean something here."""
         tokens = _LEXER.scan(text, self._line)
+        if not tokens:
+            return tokens
         found = {t.kind for t in tokens}
         if found & _INSIDE:
             dump = self._dump

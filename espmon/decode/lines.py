@@ -46,7 +46,7 @@ def clean(raw: bytes) -> str:
     if not text.isprintable() or not text.isascii():
         if "\u00e2" in text or "\u00c2" in text or "\u00ef" in text:
             text = _MOJIBAKES.sub(lambda m: _MOJIBAKE[m[0]], text)
-        text = text.translate(_PUNCTUATION)
+        text = text.replace("\t", " ") if text.isascii() else text.translate(_PUNCTUATION)
         text = _ANSI.sub("", text)
         text = _NOISE.sub("", text)
     elif ("[" in text and ("m" in text or "^" in text)) or "\\" in text or "ESC" in text:

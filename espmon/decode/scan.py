@@ -115,16 +115,28 @@ class Token:
         return not self.rest.strip(" \t`*_'\".:-),;]")
 
 
-def _by_common_part(hints: Iterable[str]) -> dict[str, list[str]]:
-    """The hints below parts of three letters that several share, so that most lines are done with few comparisons."""
-    parts = {hint: {hint[i : i + 3] for i in range(len(hint) - 2)} or {hint} for hint in hints}
-    grouped: dict[str, list[str]] = {}
-    while parts:
-        count = Counter(part for each in parts.values() for part in each)
-        best = max(sorted(count), key=lambda part: count[part])
-        grouped[best] = [hint for hint, each in parts.items() if best in each]
-        parts = {hint: each for hint, each in parts.items() if best not in each}
-    return grouped
+# Hints are filed under three of their letters; a line longer than this is asked for each instead of for all its triples.
+_LONG = 1000
+# Dumps and boots say the same again with other numbers: which patterns such a line may hold is kept in mind, digits made 0
+# in it and in the hints (one that stands in a text stands in it so as well).
+_DIGITS = str.maketrans("123456789", "000000000")
+_LONGEST_KNOWN = 200
+_MOST_KNOWN = 1024
+
+
+def _by_triple(hints: Iterable[str]) -> tuple[dict[tuple[str, str, str], list[str]], list[str]]:
+    """The hints under three successive letters that few others have, so that few are compared with a line; and those that
+    are shorter."""
+    long: list[str] = []
+    short: list[str] = []
+    for hint in hints:
+        (long if len(hint) >= 3 else short).append(hint)
+    triples = {hint: list(zip(hint, hint[1:], hint[2:], strict=False)) for hint in long}
+    count = Counter(triple for each in triples.values() for triple in set(each))
+    filed: dict[tuple[str, str, str], list[str]] = {}
+    for hint, each in triples.items():
+        filed.setdefault(min(each, key=lambda triple: count[triple]), []).append(hint)
+    return filed, short
 
 
 class Lexer:
@@ -141,14 +153,39 @@ class Lexer:
             if spec.row:
                 self._rows.append((spec.kind, re.compile(spec.pattern + r"\s*").fullmatch))
             self._search.append(re.compile(spec.pattern).search)
-            for hint in spec.hints:
+            for hint in {hint.translate(_DIGITS) for hint in spec.hints}:
                 by_hint.setdefault(hint, []).append(i)
             if not spec.hints:
                 always.append(i)
         self._always = frozenset(always)
-        self._hints = [
-            (key, [(hint, tuple(by_hint[hint])) for hint in hints]) for key, hints in _by_common_part(by_hint).items()
-        ]
+        self._known: dict[str, frozenset[int]] = {}
+        self._by_hint = list(by_hint.items())
+        filed, short = _by_triple(by_hint)
+        self._filed = {triple: [(hint, by_hint[hint]) for hint in hints] for triple, hints in filed.items()}
+        self._short = [(hint, by_hint[hint]) for hint in short]
+
+    def _specs(self, text: str) -> frozenset[int]:
+        """Which specs may match somewhere in `text`."""
+        shape = text.lower().translate(_DIGITS)
+        if (known := self._known.get(shape)) is not None:
+            return known
+        if len(shape) > _LONG:
+            hit = [found for hint, found in self._by_hint if hint in shape]
+        else:
+            filed = self._filed
+            hit = [found for hint, found in self._short if hint in shape]
+            hit += [
+                found
+                for triple in filed.keys() & zip(shape, shape[1:], shape[2:], strict=False)
+                for hint, found in filed[triple]
+                if hint in shape
+            ]
+        specs = self._always.union(*hit)
+        if len(shape) <= _LONGEST_KNOWN:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[shape] = specs
+        return specs
 
     def scan(self, text: str, line: int, *, without: frozenset[str] = frozenset()) -> list[Token]:
         """The tokens of `text`, left to right, not overlapping; those of the kinds `without` don't count as any."""
@@ -156,12 +193,12 @@ class Lexer:
             m = whole(text) if kind not in without else None
             if m is not None:
                 return [Token(kind, m.groupdict(), text, 0, len(text), line)]
-        low = text.lower()
-        hit = [found for key, hints in self._hints if key in low for hint, found in hints if hint in low]
         search = self._search
         ahead = []
-        for i in self._always.union(*hit) if hit else self._always:
-            m = search[i](text) if not without or self._kinds[i] not in without else None
+        for i in self._specs(text):
+            if without and self._kinds[i] in without:
+                continue
+            m = search[i](text)
             if m is not None:
                 ahead.append((m.start(), i, m))
         tokens: list[Token] = []

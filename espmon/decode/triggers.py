@@ -62,11 +62,29 @@ _SHAPE_WORDS: Final = tuple(word.translate(_SHAPE) for word in _WORDS)
 _MOST_SHAPES: Final = 4096
 _LONGEST_SHAPE: Final = 512  # bytes
 _MOST_PAUSE: Final = 64  # blocks
+_MOST_DOUBTFUL: Final = 1 / 8  # of a block's lines: more are found quicker by searching all of it
 
 
-def may_trigger(shape: bytes) -> bool:
-    """True when something may begin in a line whose digits became 0 as in `shape`, whatever they were."""
-    return _search_shape(shape) is not None or any(word in shape for word in _SHAPE_WORDS)
+def doubtful_of(shapes: list[bytes]) -> set[bytes]:
+    """Those of `shapes` in which something may begin, whatever the digits were."""
+    text = b"\n".join(shapes)
+    doubtful = set()
+
+    def add(at: int) -> int:
+        """The line at `at` is one; returns where the next begins."""
+        end = text.find(b"\n", at)
+        end = len(text) if end < 0 else end
+        doubtful.add(text[text.rfind(b"\n", 0, at) + 1 : end])
+        return end + 1
+
+    at = 0
+    while (found := _search_shape(text, at)) is not None:
+        at = add(found.start())
+    for word in _SHAPE_WORDS:
+        at = text.find(word)
+        while at >= 0:
+            at = text.find(word, add(at))
+    return doubtful
 
 
 class Familiar:
@@ -83,25 +101,37 @@ class Familiar:
         self._pause = 1
         self._rest = 0
 
-    def covers(self, block: bytes) -> bool:
-        """True when nothing begins in `block` (whole lines); False when something may, or when it isn't worth asking."""
+    def doubtful(self, block: bytes) -> list[int] | None:
+        """Where the lines of `block` (whole lines) begin in which something may begin, the last one first; None when it
+        is quicker to search all of it."""
         if self._rest:
             self._rest -= 1
-            return False
+            return None
         lines = block.translate(_SHAPE).split(b"\n")
         shapes = self._shapes
         new = set(lines).difference(shapes)
         if not new:
             self._pause = 1
-            return True
+            return []
         if 4 * len(new) > len(lines) and shapes:
+            # One such block is a crash or a boot, several in a row are a log of ever new things.
+            self._rest = self._pause - 1
             self._pause = min(self._pause * 2, _MOST_PAUSE)
-            self._rest = self._pause
-        quiet = {shape for shape in new if not may_trigger(shape)} if may_trigger(b"\n".join(new)) else new
-        if len(shapes) + len(quiet) > _MOST_SHAPES:
+        else:
+            self._pause = 1
+        doubtful = doubtful_of(list(new))
+        if len(shapes) + len(new) - len(doubtful) > _MOST_SHAPES:
             shapes.clear()
-        shapes.update(shape for shape in quiet if len(shape) <= _LONGEST_SHAPE)
-        return quiet is new
+        shapes.update(shape for shape in new if len(shape) <= _LONGEST_SHAPE and shape not in doubtful)
+        starts: list[int] = []
+        if doubtful:
+            at = 0
+            for line in lines:
+                if line in doubtful:
+                    starts.append(at)
+                at += len(line) + 1
+            starts.reverse()
+        return starts if len(starts) <= _MOST_DOUBTFUL * len(lines) else None
 
 
 _BLOCK: Final = 16384
@@ -111,25 +141,25 @@ _LEAST: Final = 256  # bytes: for a line or two it's quicker to look at them
 class Hits:
     """The places in one buffer where something may begin, left to right; every word is searched for once."""
 
-    __slots__ = ("_at", "_buffer", "_end", "_familiar", "_stop")
+    __slots__ = ("_at", "_begin", "_buffer", "_doubtful", "_end", "_familiar", "_stop")
 
     def __init__(self, buffer: bytes, end: int, familiar: Familiar) -> None:
         self._buffer = buffer
         self._end = end
         self._familiar = familiar
-        self._stop = 0  # end of the block that is searched
+        self._begin = self._stop = 0  # the block that is searched
+        self._doubtful: list[int] | None = None  # what there is to look at in it, when that is known
         self._at = [-1] * (1 + len(_WORDS))
 
     def after(self, pos: int) -> int:
-        """The first such place at or behind `pos` (where a line begins), or the end."""
+        """The first such place, or the beginning of its line, at or behind `pos` (where a line begins); or the end."""
         while pos < self._end:
             if pos >= self._stop:
-                self._stop = self._block(pos)
+                self._begin, self._stop = pos, self._block(pos)
                 self._at = [-1] * len(self._at)
-                if self._stop - pos >= _LEAST and self._familiar.covers(self._buffer[pos : self._stop]):
-                    pos = self._stop
-                    continue
-            hit = self._first(pos)
+                asked = self._stop - pos >= _LEAST
+                self._doubtful = self._familiar.doubtful(self._buffer[pos : self._stop]) if asked else None
+            hit = self._first(pos) if self._doubtful is None else self._next_line(pos, self._doubtful)
             if hit < self._stop:
                 return hit
             pos = self._stop
@@ -141,6 +171,14 @@ class Hits:
             return self._end
         stop = self._buffer.rfind(b"\n", pos, pos + _BLOCK) + 1
         return stop or self._buffer.find(b"\n", pos + _BLOCK, self._end) + 1
+
+    def _next_line(self, pos: int, doubtful: list[int]) -> int:
+        while doubtful:
+            start = self._begin + doubtful[-1]
+            if start >= pos and triggers(self._buffer[start : self._buffer.find(b"\n", start)]):
+                return start
+            doubtful.pop()
+        return self._stop
 
     def _first(self, pos: int) -> int:
         at, stop = self._at, self._stop

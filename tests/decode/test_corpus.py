@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import espmon.decode.decoder as decoder_module
 from espmon.decode import Decoder
+from espmon.decode import scan as scan_module
 from espmon.decode.formats import FORMATS
 from espmon.decode.lines import clean, peel
 from espmon.decode.scan import Lexer, Spec
@@ -142,3 +143,26 @@ def test_hints_lose_no_token() -> None:
         assert [(t.kind, t.start, t.end, t.groups) for t in quick.scan(text, number) if t.kind not in ROWS] == [
             (t.kind, t.start, t.end, t.groups) for t in every.scan(text, number) if t.kind not in ROWS
         ]
+
+
+def test_a_line_known_with_other_digits_loses_no_token() -> None:
+    """Which patterns a line may hold is kept in mind for lines that differ in digits only."""
+    quick = Lexer(spec for fmt in FORMATS for spec in fmt.tokens)
+    every = Lexer(Spec(spec.kind, spec.pattern) for fmt in FORMATS for spec in fmt.tokens)
+    for number, line in enumerate(ALL.split(b"\n"), 1):
+        text = peel(clean(line))
+        quick._known.clear()
+        quick.scan(text.translate(str.maketrans("0123456789", "9999999999")), number)
+        assert [(t.kind, t.start, t.end, t.groups) for t in quick.scan(text, number) if t.kind not in ROWS] == [
+            (t.kind, t.start, t.end, t.groups) for t in every.scan(text, number) if t.kind not in ROWS
+        ]
+
+
+def test_what_the_lexer_keeps_in_mind_is_bounded() -> None:
+    lexer = Lexer([Spec("word", "heap", ("heap",))])
+    for i in range(3 * scan_module._MOST_KNOWN):
+        text = "".join(chr(97 + i // 26**k % 26) for k in range(4)) + " heap"
+        assert [t.start for t in lexer.scan(text, 1)] == [5]
+        lexer.scan("x" * (scan_module._LONGEST_KNOWN + 1 + i % 7), 1)
+    assert 0 < len(lexer._known) <= scan_module._MOST_KNOWN
+    assert max(map(len, lexer._known)) <= scan_module._LONGEST_KNOWN

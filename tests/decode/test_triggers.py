@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from espmon.decode import Decoder
 from espmon.decode import triggers as module
-from espmon.decode.triggers import Familiar, Hits, may_trigger, triggers
+from espmon.decode.triggers import Familiar, Hits, doubtful_of, triggers
 
 CORPUS = sorted((Path(__file__).parent.parent / "corpus").glob("*/log.txt"))
 SHAPE = bytes(ord("0") if chr(i).isdigit() and i < 128 else i for i in range(256))
@@ -19,8 +19,9 @@ SHAPE = bytes(ord("0") if chr(i).isdigit() and i < 128 else i for i in range(256
 @settings(max_examples=500, deadline=None)
 def test_whatever_triggers_does_so_with_any_digits(text, before):
     """Also for every alternative that is added to the pattern."""
-    for line in (before + text).split(b"\n"):
-        assert not triggers(line) or may_trigger(line.translate(SHAPE))
+    lines = (before + text).split(b"\n")
+    shapes = [line.translate(SHAPE) for line in lines]
+    assert {shape for line, shape in zip(lines, shapes, strict=True) if triggers(line)} <= doubtful_of(shapes)
 
 
 def test_every_trigger_of_the_corpus_triggers_with_any_digits():
@@ -29,7 +30,7 @@ def test_every_trigger_of_the_corpus_triggers_with_any_digits():
         for line in path.read_bytes().split(b"\n"):
             if triggers(line):
                 seen += 1
-                assert may_trigger(line.translate(SHAPE)), line
+                assert doubtful_of([line.translate(SHAPE)]), line
     assert seen > 200
 
 
@@ -49,9 +50,9 @@ def test_every_trigger_of_the_corpus_triggers_with_any_digits():
 def test_hits_are_where_a_line_by_line_search_finds_them(lines, ahead, cuts):
     ordinary = b"".join(b"I (%d) heap free %d\n" % (i, i * 7919 % 200000) for i in range(1500))
     familiar = Familiar()
-    familiar.covers(ordinary)
+    familiar.doubtful(ordinary)
     for _ in range(ahead):
-        familiar.covers(b"\n".join(lines) * 200 + b"\n")
+        familiar.doubtful(b"\n".join(lines) * 200 + b"\n")
     text = ordinary
     for i, cut in enumerate(cuts):
         at = text.find(b"\n", cut * 9) + 1
@@ -90,8 +91,8 @@ def ever_new(block: int) -> bytes:
 def test_what_is_familiar_is_bounded():
     familiar = Familiar()
     for i in range(200):
-        familiar.covers(ever_new(i))
-    familiar.covers(b"y" * 100_000 + b"\n")
+        familiar.doubtful(ever_new(i))
+    familiar.doubtful(b"y" * 100_000 + b"\n")
     assert 0 < len(familiar._shapes) <= module._MOST_SHAPES
     assert max(map(len, familiar._shapes)) <= module._LONGEST_SHAPE
 
@@ -101,8 +102,30 @@ def test_ever_new_lines_are_soon_no_longer_asked_about():
     asked = 0
     for i in range(1000):
         asked += not familiar._rest
-        familiar.covers(ever_new(i))
+        familiar.doubtful(ever_new(i))
     assert asked < 60
+
+
+def test_lines_that_begin_nothing_are_told_from_those_between_them():
+    shapes = [b"quiet", b"abort() called", b"", b"ssert", b"calm ssert mpremote", b"rst:0x0", b"calm"]
+    assert doubtful_of(shapes) == {b"abort() called", b"ssert", b"calm ssert mpremote", b"rst:0x0"}
+    assert doubtful_of([]) == set()
+
+
+def test_one_crash_does_not_make_what_follows_strange():
+    ordinary = b"".join(b"[%06d] temperature %d C\n" % (i, i % 60) for i in range(100))
+    familiar = Familiar()
+    assert familiar.doubtful(ordinary) == []
+    for i in range(20):
+        crash = ever_new(i) + b"abort() called\n" + ever_new(1000 + i)
+        assert familiar.doubtful(ordinary + crash) == [len(ordinary) + 90 * 6]
+        assert familiar.doubtful(ordinary) == []
+
+
+def test_a_block_full_of_doubt_is_searched():
+    familiar = Familiar()
+    assert familiar.doubtful(b"abort() called\n" + b"calm\n" * 20) == [0]
+    assert familiar.doubtful(b"abort() called\n" * 20 + b"calm\n" * 20) is None
 
 
 def test_decoders_that_share_what_is_familiar_tell_the_same():

@@ -427,7 +427,7 @@ def stack_begin(dump: Dump, token: Token) -> str | None:
 def row(dump: Dump, token: Token) -> str | None:
     """`H8:  w w w w`."""
     dump.strong = True
-    dump.row(int(token["addr"], 16), (int(w, 16) for w in token["words"].split()))
+    dump.row(int(token["addr"], 16), [int(w, 16) for w in token["words"].split()])
     return None
 
 

@@ -212,7 +212,7 @@ def task_stack(dump: Dump, token: Token) -> str | None:
 def wide_row(dump: Dump, token: Token) -> str | None:
     """A row of up to sixteen words below it."""
     if "task-stack" in dump.marks:
-        dump.row(int(token["addr"], 16), (int(w, 16) for w in token["words"].split()))
+        dump.row(int(token["addr"], 16), [int(w, 16) for w in token["words"].split()])
         dump.strong = True
     return None
 
@@ -221,7 +221,7 @@ def memory_row(dump: Dump, token: Token) -> str | None:
     """`H8: 0xw …`, eight words."""
     if not dump.stacks:
         stack_memory(dump, token)
-    dump.row(int(token["addr"], 16), (int(w, 16) for w in token["words"].split()))
+    dump.row(int(token["addr"], 16), [int(w, 16) for w in token["words"].split()])
     dump.strong = True
     return None
 
