@@ -170,6 +170,8 @@ class AttachedPort(SerialPort):
                 if self._stopping is not None:
                     self._stopping.set()
                 self.notices.append("the daemon is stopping")
+            elif told.get("baud"):
+                self.baud = int(told["baud"])
             elif told.get("notice"):
                 self.notices.append(str(told["notice"]))
             elif told.get("state"):

@@ -144,6 +144,7 @@ class Listener(threading.Thread):
         self._wishes: deque[Wish] = deque()
         self._stopping = threading.Event()
         self._opened_at = float("-inf")
+        self._told_rate = 0  # what the rate follower believes the port to be at
         self._reset_at = float("-inf")
         self._new: list[Event] = []
         self._unkept = 0
@@ -211,6 +212,8 @@ class Listener(threading.Thread):
             data = port.read(self._send_on() if self._unsent else self._patience())
             for notice in port.take_notices():
                 self._state("failed", notice)
+            if port.baud != self._told_rate:  # the daemon that holds it has followed its board
+                self._rate_is(port.baud, "the daemon has set it")
             if data:
                 size = len(data)
                 if size >= PACED_BELOW:
@@ -311,10 +314,16 @@ class Listener(threading.Thread):
     def _has_opened(self, state: str) -> None:
         now = self._clock.now()
         self._opened_at = now
+        self._told_rate = self.port.baud
         self._rate.opened(now, self.port.baud, self.port.damaged)
         other = self.port.device if self.port.device != self.port.name and not self.port.is_url else None
         reason = f"now {other}" if other and state == "returned" else None
         self._state(state, with_rounding(reason, self.port.rate), self.port.baud)
+
+    def _rate_is(self, baud: int, reason: str | None) -> None:
+        self._told_rate = baud
+        self._rate.rate_set(self._clock.now(), baud)
+        self._state("rate", reason, baud)
 
     # --- wishes -----------------------------------------------------------------------------------------------------
 
@@ -331,8 +340,7 @@ class Listener(threading.Thread):
                 except PortProblem as problem:
                     self._state("failed", problem.message)
                     return
-                self._rate.rate_set(self._clock.now(), baud)
-                self._state("rate", with_rounding(reason, got), baud)
+                self._rate_is(baud, with_rounding(reason, got))
             case Flash(images=images):
                 self._flash(images)
             case Run(sequence=choose, by=by, how=how):

@@ -170,15 +170,18 @@ class Guess:
         return round(1 - 0.5 * math.exp(-max(0.0, self.margin) / 10), 2)
 
 
-def guess(received: bytes, received_at: int, limit: int = 2048) -> Guess | None:
-    """The likeliest rate, were these bytes text that was sent at some rate. Looks at up to `limit` bytes."""
+def guess(received: bytes, received_at: int, limit: int = 2048, *, own: bool = True) -> Guess | None:
+    """The likeliest rate, were these bytes text that was sent at some rate: `own` says whether `received_at` may be the one.
+    Looks at up to `limit` bytes."""
     sample = received[:limit]
     if not sample:
         return None
-    scored = [(cost(sample, c.table) + c.prior, c) for c in candidates(received_at)]
-    own = table_for(1.0)
-    assert own is not None
-    scored.append((own_rate_cost(sample), Candidate(rate=received_at, table=own, prior=0.0)))
+    others = [c for c in candidates(received_at) if own or abs(c.rate / received_at - 1) > 0.035]
+    scored = [(cost(sample, c.table) + c.prior, c) for c in others]
+    if own:
+        table = table_for(1.0)
+        assert table is not None
+        scored.append((own_rate_cost(sample), Candidate(rate=received_at, table=table, prior=0.0)))
     scored.sort(key=lambda pair: (pair[0], pair[1].rate))
     if not scored:
         return None

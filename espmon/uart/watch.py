@@ -58,9 +58,9 @@ _SPARSE_S = 4.0
 #: garbage that goes on so long at a rate that never read anything is looked at from above in any case
 _PATIENT = 320
 #: a driver that counts bytes without their stop bit proves another rate with this share of them (text at many times our
-#: rate: 0.3 to 0.6; a bad cable at the right rate: below 0.02), and the right one with none among so many bytes
+#: rate: 0.3 to 0.6; a bad cable at the right rate: below 0.02). None damaged proves nothing: at half of the sender's
+#: rate every stop bit is sampled in one of the sender's
 _DAMAGED = 0.1
-_NONE_DAMAGED = 32
 #: garbage needed to leave a rate that read well when a driver proves it: more than a boot ROM's text, and longer
 _ENOUGH_DAMAGED = 100
 _ENOUGH_DAMAGED_S = 1.0
@@ -80,6 +80,8 @@ _LOOK_UP = 4.5
 _MUCH_FASTER = 1.9
 _MARGIN_FASTER = 16.0
 _TOP_RATE = 921600
+#: what a rate is tried with when nothing is told clearly, in nats to the next rate
+_MARGIN_TRIED = 10.0
 #: so often a rate is asked for that is never set
 _TRIES = 2
 _LOW_RATE = 9600
@@ -200,7 +202,6 @@ class RateWatch:
         #: bytes that came without their stop bit, as the driver counts, now and when the garbage began; None: it doesn't say
         self._damaged: int | None = None
         self._damaged_before = 0
-        self._counts_damaged = False  # it has counted some: then none says something too
         #: the rate that read well, and when to return to it, while something faster is looked for
         self._return: tuple[int, float] | None = None
         self._line_open = False
@@ -273,11 +274,8 @@ class RateWatch:
         self._set_deadline()
 
     def _count_damaged(self, damaged: int) -> None:
-        began = self._damaged is None or damaged < self._damaged or (not self._held and self._garbage_from is None)
-        if began:
-            self._damaged_before = damaged
-        elif damaged > self._damaged_before:
-            self._counts_damaged = True
+        if self._damaged is None or damaged < self._damaged or (not self._held and self._garbage_from is None):
+            self._damaged_before = damaged  # whatever it was is not of the garbage that may begin now
         self._damaged = damaged
 
     def _hold(self, data: bytes, at: float) -> None:
@@ -526,8 +524,6 @@ class RateWatch:
         if well and not lost:
             self._next_look = count + 16
             return
-        if self._damaged is not None and self._counts_damaged and self._damaged == self._damaged_before and count >= _NONE_DAMAGED:
-            return
         if heard.count(0) > 0.97 * len(heard):
             lower = 115200 if self.rate > 230400 else _LOW_RATE
             # from far above, the boot ROM's text is all zeros too, for a moment
@@ -544,7 +540,10 @@ class RateWatch:
             # a ROM at a rate of its own is no help: what came last may be the application alone
             found = wrong_rate(heard[-_LATEST:], self.rate)
         if found is None:
-            if self.reads_well:
+            if self._looked_up is not None and self.rate == self._top != self._looked_up and not well:
+                if count >= _PATIENT and lasted >= _PATIENT_S:
+                    self._end_look(out, heard, at, lasted)
+            elif well:
                 if proven:
                     self._look_from_well(out, at)
             else:
@@ -608,6 +607,18 @@ class RateWatch:
         self._looked_up = home = self.rate
         out.append(self._ask(self._top, f"bytes arrive damaged at {self.rate} baud: the board sends faster"))
         self._return = (home, at + _LOOK_S)
+
+    def _end_look(self, out: list[Verdict], heard: bytes, at: float, lasted: float) -> None:
+        """Nothing could be read from above either, nor told clearly: text unlike what the tables were made of is still likelier at
+        its own rate than at any other, so that one is tried for as long again; else back."""
+        home = self._looked_up
+        assert home is not None
+        best = guess(heard, self.rate, own=False)
+        if best is None or best.margin < _MARGIN_TRIED or best.rate in self._refused or abs(best.rate / home - 1) < 0.035:
+            out.append(self._ask(home, f"nothing that comes at {self.rate} baud can be read either"))
+            return
+        out.append(self._ask(best.rate, f"what arrived at {self.rate} baud was most likely sent at {best.rate}"))
+        self._return = (home, at + max(_LOOK_S, lasted))
 
     def _look_up(self, out: list[Verdict], heard: bytes, patient: bool, sparse: bool) -> None:
         """Near random bytes may be text at many times our rate: seen once from above, where nothing is lost."""

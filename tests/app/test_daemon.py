@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ if sys.platform == "win32":
 
 sys.path.insert(0, str(Path(__file__).parent))
 from daemon_rig import DaemonProcess, PtyBoard, running, until
+
+from espmon.app.wire import Place, ask_once
 
 BOOT = b"\r\n ets Jan  8 2013,rst cause:4, boot mode:(3,6)\r\n\r\nwdt reset\r\nload 0x4010f000, len 3584, room 16 \r\n"
 CRASH = (Path(__file__).parents[1] / "corpus" / "020-exc28-full-cont-stack" / "log.txt").read_bytes()
@@ -223,6 +226,22 @@ def test_an_attached_monitor_reads_boots_out_of_garbage_too(tmp_path: Path) -> N
         assert "espmon did that" in boot
         assert "no board is called 'bunch'" in daemon.command("events", "bunch", check=False).stderr
         assert "bench" in daemon.command("bunch", check=False).stderr.splitlines()[1]
+
+
+def test_an_attached_monitor_is_told_when_the_daemon_changes_the_rate(tmp_path: Path) -> None:
+    """For a reset the daemon listens to the ROM at 74880 baud and goes back."""
+    config = '[[port]]\nname = "bench"\nmatch = { url = "sim://esp8266?app=uptime" }\n'
+    with running(DaemonProcess(tmp_path, config)) as daemon, ThreadPoolExecutor() as beside:
+        until(lambda: b"round 2" in daemon.raw_log("bench"), what="booting")
+        watching = beside.submit(daemon.command, "bench", "--until", r"round 1\b", "--timeout", "20", "--json", check=False)
+        until(lambda: daemon.status()["ports"]["bench"]["attached"], what="the monitor")
+        ask_once(Place(socket=daemon.state / "control.sock"), "reset", port="bench")
+        told = [json.loads(line) for line in watching.result().stdout.splitlines()]
+        rates = [each["baud"] for each in told if each["type"] == "port" and each["state"] == "rate"]
+        assert rates == [74880, 115200]
+        [boot] = [each for each in told if each["type"] == "boot"]
+        assert not boot["inferred"]
+        assert (boot["reset"]["code"], boot["boot_mode"]["raw"]) == (2, "3,6")
 
 
 def test_loader_commands_and_reset_go_through_the_daemon(tmp_path: Path) -> None:

@@ -199,8 +199,9 @@ def table(draws: list[Counts], fast: bool) -> list[float]:
 def regimes(ratio: float, texts: list[bytes], rng: random.Random) -> list[bytes]:
     """The tables of one ratio. Where samples fall near the sender's bit limits, a small clock error or another sample
     point makes other bytes of the same text: draws are clustered so that each table describes one such regime."""
-    wanted = 1 if ratio < 0.2 else 3 if ratio < 0.75 else 4 if ratio < 1.4 else 6 if ratio < 4.9 else 3
-    draws = [draw(ratio, texts, rng) for _ in range(6 * wanted)]
+    wanted = 3 if ratio < 0.2 else 6 if ratio < 0.75 else 4 if ratio < 1.4 else 6 if ratio < 4.9 else 3
+    # a slow sender's few different bytes hold all that is known: the rarest regime must not be missed
+    draws = [draw(ratio, texts, rng) for _ in range((10 if ratio < 0.75 else 6) * wanted)]
     groups = [draws[k::wanted] for k in range(wanted)]
     if _OTHERS[0] < ratio < _OTHERS[1]:
         for kind in range(3):

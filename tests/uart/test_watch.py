@@ -263,26 +263,10 @@ def test_a_line_that_floats_is_looked_at_from_above_once_and_the_rate_comes_back
     assert changes == [921600, 115200]
 
 
-def test_where_a_driver_counts_damaged_bytes_those_that_are_not_were_sent_at_our_rate() -> None:
-    session, _, _ = live.one_rate(57600, 1, seconds=3)  # what a board at 57600 sounds like at 115200
-    garbage = bytes(session.received[:60]) * 4
-
-    def asked(counts: list[int | None], before: int = 0) -> list[int]:
-        watch = RateWatch(115200)
-        for n in range(before):  # some noise, counted, and a line that is read
-            watch.feed(b"\xff\x80\x00\xfe", n * 0.01, 5 * n)
-        watch.feed(b"an application that talks\r\n", 0.1, 5 * before)
-        out = []
-        for n, damaged in zip(range(0, len(garbage), 20), counts, strict=True):
-            now = 0.2 + n * 0.01
-            total = None if damaged is None else 5 * before + damaged
-            out += [v.rate for v in watch.feed(garbage[n : n + 20], now, total) if isinstance(v, ChangeRate)]
-        return out
-
-    assert asked([None] * 12)[:1] == [57600]
-    assert asked([9 * n for n in range(12)])[:1] == [57600]
-    assert asked([0] * 12)[:1] == [57600], "a driver that never counted any may be one that doesn't"
-    assert asked([0] * 12, before=3) == []
+def test_a_board_twice_as_fast_is_followed_though_no_stop_bit_is_missing() -> None:
+    """At half of its rate a stop bit is always sampled in one of the sender's."""
+    session, _ = live.board_that_changes(57600, 115200, 3, each=5.0, adapter=live.Adapter(counts=True))
+    assert [rate for _, rate, _ in session.changes] == [115200, 57600]
 
 
 def test_a_refused_rate_is_not_asked_for_for_ever() -> None:
