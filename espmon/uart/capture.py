@@ -54,6 +54,9 @@ _GAIN_ZEROS, _ZERO_PAIRS = 0.02, 0.06
 _GAIN_PERIODIC, _PERIODIC = -0.2, 0.27
 #: a sender this much slower makes few different bytes: at most so many may cost so much
 _SLOW, _SURPRISE, _MOST_SURPRISES = 1 / 3, 8.0, 0.15
+#: so close to the ROM's rate its text arrives as it is, or with many bytes that are no text: what is mostly text was sent at
+#: our rate, with some noise in it
+_NEAR, _MOSTLY = 0.05, 0.85
 #: ratios sender / receiver that can be told
 _RATIOS = (1 / 12.5, 6.2)
 
@@ -186,7 +189,10 @@ def wrong_rate(received: bytes, received_at: int) -> Guess | None:
 def read_capture(received: bytes, received_at: int, reader: BannerReader | None = None) -> list[Stretch]:
     """Every stretch of `received` that was sent at another rate, in order, with the banners in it."""
     reader = reader or BannerReader(received_at)
+    near = abs(received_at / ROM_RATE - 1) < _NEAR
     banners = [b for b in reader.read(received) if not readable_banner(received, b)]
+    if near:
+        banners = [b for b in banners if text_share(received[b.start : b.end]) < _MOSTLY]
     spans: list[tuple[int, int]] = []
     for start, end in garbage(received):
         if spans and start - spans[-1][1] <= 120 and b"\n" not in received[spans[-1][1] : start]:
