@@ -66,6 +66,8 @@ _ENOUGH_DAMAGED = 100
 _ENOUGH_DAMAGED_S = 1.0
 #: so long is looked from above for what a rate that read well doesn't read any more
 _LOOK_S = 1.0
+#: and so long for what nothing was read of
+_LOOK_MOST_S = 4.0
 _PATIENT_S = 1.0
 #: text at the ROM's rate ends by itself after the loads, 400 characters: only what goes on is an application's
 _ROM_LASTS_S = 0.25
@@ -614,11 +616,11 @@ class RateWatch:
         home = self._looked_up
         assert home is not None
         best = guess(heard, self.rate, own=False)
-        if best is None or best.margin < _MARGIN_TRIED or best.rate in self._refused or abs(best.rate / home - 1) < 0.035:
+        if best is not None and best.margin >= _MARGIN_TRIED and best.rate not in self._refused and abs(best.rate / home - 1) > 0.035:
+            out.append(self._ask(best.rate, f"what arrived at {self.rate} baud was most likely sent at {best.rate}"))
+            self._return = (home, at + max(_LOOK_S, lasted))
+        elif lasted >= _LOOK_MOST_S:
             out.append(self._ask(home, f"nothing that comes at {self.rate} baud can be read either"))
-            return
-        out.append(self._ask(best.rate, f"what arrived at {self.rate} baud was most likely sent at {best.rate}"))
-        self._return = (home, at + max(_LOOK_S, lasted))
 
     def _look_up(self, out: list[Verdict], heard: bytes, patient: bool, sparse: bool) -> None:
         """Near random bytes may be text at many times our rate: seen once from above, where nothing is lost."""

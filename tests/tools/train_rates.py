@@ -147,9 +147,9 @@ def other(kind: int, rng: random.Random, size: int) -> bytes:
 
 
 Counts = dict[int, int]
-#: ratios at which other text than English has tables of its own: slower senders are told without (each of their bits is
+#: ratios at which other text than English has tables of its own: much slower senders are told without (each of their bits is
 #: sampled twice and more), near our own rate such tables would take text in other languages for garbage
-_OTHERS = (1.4, 4.9)
+_OTHERS = ((0.45, 0.72), (1.4, 4.9))
 #: bytes of text per draw, and how much of it is from the corpus
 _SAMPLE, _CORPUS_SHARE = 20_000, 0.7
 
@@ -205,7 +205,7 @@ def regimes(ratio: float, texts: list[bytes], rng: random.Random) -> list[bytes]
     # a slow sender's few different bytes hold all that is known: the rarest regime must not be missed
     draws = [draw(ratio, texts, rng) for _ in range((10 if ratio < 0.75 else 6) * wanted)]
     groups = [draws[k::wanted] for k in range(wanted)]
-    if _OTHERS[0] < ratio < _OTHERS[1]:
+    if any(low < ratio < high for low, high in _OTHERS):
         for kind in range(3):
             groups.append([draw(ratio, texts, rng, kind) for _ in range(7)])
             draws += groups[-1]
