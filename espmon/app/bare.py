@@ -22,7 +22,7 @@ from espmon.app.flashing import ChipReport
 from espmon.app.listener import NEAR_OPENING_S, NEAR_RESET_S, Clock, Decodes, reset_sequence
 from espmon.app.ordinary import is_ordinary
 from espmon.app.rate import Heard, RateFollower, WishRate
-from espmon.app.recovery import Decision, Do, PolicySettings, RecoveryPolicy, RungResult
+from espmon.app.recovery import Decision, Do, PolicySettings, RecoveryPolicy, RungResult, explain
 from espmon.app.treatment import Treatment
 from espmon.bootloader.errors import Stopped
 from espmon.bootloader.image import ImageFault, has_header, identify
@@ -163,7 +163,7 @@ class BareRecovery:
                 out.append("an earlier run was interrupted: its flash would be compared again, then what differs written")
             if not self._bytes:
                 out.append(f"nothing was heard of the board within {self._options.listen_s:g} s")
-            return [*out, *self.policy.explain(self._now())]
+            return [*out, *explain(self.policy, self._now())]
         finally:
             self._end()
 

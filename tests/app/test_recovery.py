@@ -24,6 +24,7 @@ from espmon.app.recovery import (
     RecoveryPolicy,
     Rung,
     RungResult,
+    explain,
 )
 
 FLASH = PolicySettings(mode="flash", image="abc")
@@ -242,7 +243,7 @@ def test_budget_then_pauses_then_locked_and_all_of_it_survives_restarts() -> Non
     assert len(begun) == 3
     assert begun[1] - begun[0] >= 60
     assert begun[2] - begun[0] >= 3600, "two an hour"
-    assert s.policy.locked
+    assert s.policy.restraint.locked
     s.policy.unlock()
     s.loop()
     assert s.wanted
@@ -258,7 +259,7 @@ def test_many_boards_at_once_are_the_power() -> None:
     for s in stories[:3]:
         assert s.policy.confirm(s.wanted[0], s.at) is not None
         s.take(s.policy.rung_done(s.wanted.pop(), RungResult(outcome="refused", reason="power"), s.at))
-        assert s.policy.strikes == 0
+        assert s.policy.restraint.strikes == 0
     for s in stories:
         s.loop(5)
         assert not s.wanted
@@ -286,7 +287,7 @@ def test_a_verified_write_that_does_not_help_makes_the_image_suspect() -> None:
     s.done()
     s.boot(3.0)
     assert s.said[-1] == "give-up gave-up"
-    assert s.policy.suspect == ["abc"]
+    assert s.policy.restraint.suspect == ["abc"]
     s.wait(10_000)
     for _ in range(3):
         s.flash_error()
@@ -381,7 +382,7 @@ def test_a_person_may_ask_and_the_guards_stay() -> None:
 def test_explain_names_every_rung_with_its_reason() -> None:
     s = Story(replace(FLASH, image=None))
     s.loop(2)
-    told = "\n".join(s.policy.explain(s.at))
+    told = "\n".join(explain(s.policy, s.at))
     assert "abnormal resets now: 2 of 3 (hardware watchdog reset)" in told
     assert "compare: left out, no known-good image" in told
     assert "reset: would be tried" in told
@@ -421,7 +422,7 @@ class Chaos(RuleBasedStateMachine):
                 assert isinstance(d, Emit)
                 continue
             assert not self.pending, "one rung at a time"
-            assert self.policy.locked is None
+            assert self.policy.restraint.locked is None
             assert self.at - self.brownout >= BROWNOUT_HOLD_S, "never after brownout"
             if d.rung not in WRITING:
                 assert not self.talks(), "a talking board is left alone"
@@ -742,7 +743,7 @@ def test_by_hand_budgets_and_pauses_are_overruled_and_nothing_else() -> None:
         s.loop()
         s.take(s.policy.rung_done(s.wanted.pop(), RungResult(outcome="refused"), s.at))
     assert s.said.count("reset started") == 6
-    assert s.policy.locked is None
+    assert s.policy.restraint.locked is None
     s.policy.observe(ev.Brownout(at=s.at))
     s.loop()
     assert s.wanted == []
@@ -791,12 +792,12 @@ def test_what_is_unsaved_is_told_once_and_after_each_change():
     policy = RecoveryPolicy("b", FLASH)
     assert policy.unsaved() is not None
     assert policy.unsaved() is None
-    policy.suspect.append("abc")
-    policy.writes["abc"] = [1.0]
+    policy.restraint.suspect.append("abc")
+    policy.restraint.writes["abc"] = [1.0]
     first = policy.unsaved()
     assert first is not None
     assert policy.unsaved() is None
-    policy.writes["abc"].append(2.0)
+    policy.restraint.writes["abc"].append(2.0)
     again = policy.unsaved()
     assert again is not None
     assert again["writes"] == {"abc": [1.0, 2.0]}
@@ -810,9 +811,9 @@ def test_what_is_unsaved_is_told_once_and_after_each_change():
 )
 def test_a_state_that_cannot_be_read_locks_the_board(state: dict[str, Any]) -> None:
     policy = RecoveryPolicy.restored("b", FLASH, state, at=5.0)
-    assert policy.locked
+    assert policy.restraint.locked
     assert policy.incident is None
     again = RecoveryPolicy.restored("b", FLASH, json.loads(json.dumps(policy.unsaved())), at=6.0)
-    assert again.locked
+    assert again.restraint.locked
     again.unlock()
     assert again.refusal(7.0) is None
