@@ -95,6 +95,17 @@ class Story:
         for _ in range(n):
             self.boot(every)
 
+    def damaged_loop(self) -> None:
+        for _ in range(3):
+            self.flash_error()
+            self.boot(2.0)
+
+    def host_dies(self) -> Story:
+        """The next host goes on with what was stored."""
+        after = Story(self.policy.settings, state=json.loads(json.dumps(self.policy.state())), at=self.at)
+        after.at = self.at
+        return after
+
 
 def test_damaged_flash_is_compared_written_and_judged_healthy() -> None:
     s = Story()
@@ -117,9 +128,7 @@ def test_damaged_flash_is_compared_written_and_judged_healthy() -> None:
 
 def test_visible_damage_goes_straight_to_the_compare() -> None:
     s = Story()
-    for _ in range(3):
-        s.flash_error()
-        s.boot(2.0)
+    s.damaged_loop()
     assert s.wanted[-1].rung is Rung.COMPARE
     assert s.said == ["boot-loop", "reset skipped", "leave-download-mode skipped", "compare started"]
 
@@ -270,9 +279,7 @@ def test_many_boards_at_once_are_the_power() -> None:
 
 def test_a_failed_write_is_followed_by_the_whole_image() -> None:
     s = Story(replace(FLASH, erase_parameters=True))
-    for _ in range(3):
-        s.flash_error()
-        s.boot(2.0)
+    s.damaged_loop()
     s.done(differs=True)
     assert s.done("failed", reason="lost frames") is Rung.WRITE
     assert s.done() is Rung.WHOLE
@@ -280,32 +287,24 @@ def test_a_failed_write_is_followed_by_the_whole_image() -> None:
 
 def test_a_verified_write_that_does_not_help_makes_the_image_suspect() -> None:
     s = Story()
-    for _ in range(3):
-        s.flash_error()
-        s.boot(2.0)
+    s.damaged_loop()
     s.done(differs=True)
     s.done()
     s.boot(3.0)
     assert s.said[-1] == "give-up gave-up"
     assert s.policy.restraint.suspect == ["abc"]
     s.wait(10_000)
-    for _ in range(3):
-        s.flash_error()
-        s.boot(2.0)
+    s.damaged_loop()
     assert all(d.rung not in (Rung.COMPARE, *WRITING) for d in s.wanted)
 
 
 @pytest.mark.parametrize("during", [Rung.COMPARE, Rung.WRITE])
 def test_a_host_that_dies_in_the_middle_compares_again(during: Rung) -> None:
     s = Story()
-    for _ in range(3):
-        s.flash_error()
-        s.boot(2.0)
+    s.damaged_loop()
     if during is Rung.WRITE:
         s.done(differs=True)
-    state = json.loads(json.dumps(s.policy.state()))
-    again = Story(state=state, at=s.at)
-    again.at = s.at
+    again = s.host_dies()
     again.wait(10.0)
     (do,) = again.wanted
     assert do.rung is Rung.COMPARE
@@ -316,11 +315,8 @@ def test_a_host_that_dies_in_the_middle_compares_again(during: Rung) -> None:
 
 def test_a_board_that_talks_after_the_hosts_restart_is_left_alone() -> None:
     s = Story()
-    for _ in range(3):
-        s.flash_error()
-        s.boot(2.0)
-    again = Story(state=json.loads(json.dumps(s.policy.state())), at=s.at)
-    again.at = s.at
+    s.damaged_loop()
+    again = s.host_dies()
     again.text(0.5)
     again.text(0.5)
     again.text(45.0)
@@ -331,11 +327,8 @@ def test_a_board_that_talks_after_the_hosts_restart_is_left_alone() -> None:
 
 def test_what_a_loader_still_sends_after_the_hosts_death_is_no_talk() -> None:
     s = Story()
-    for _ in range(3):
-        s.flash_error()
-        s.boot(2.0)
-    again = Story(state=json.loads(json.dumps(s.policy.state())), at=s.at)
-    again.at = s.at
+    s.damaged_loop()
+    again = s.host_dies()
     for _ in range(300):  # flash content in frames: strings of the firmware, its `healthy` text among them
         again.text(0.004, marker=True)
     again.wait(30.0)
@@ -354,11 +347,8 @@ def test_what_a_loader_still_sends_after_the_hosts_death_is_no_talk() -> None:
 
 def test_a_boot_and_text_after_it_are_talk_at_once_after_the_hosts_death() -> None:
     s = Story()
-    for _ in range(3):
-        s.flash_error()
-        s.boot(2.0)
-    again = Story(state=json.loads(json.dumps(s.policy.state())), at=s.at)
-    again.at = s.at
+    s.damaged_loop()
+    again = s.host_dies()
     again.boot(0.5, PLAIN)
     again.text(0.1, marker=True)
     again.wait(5.0)
@@ -573,8 +563,6 @@ def test_times_of_a_clock_that_ran_ahead_lock_nothing_for_long() -> None:
 # --- what a hostile reading of the policy asks ---
 
 
-
-
 def test_a_board_that_wakes_up_from_deep_sleep_between_failures_is_not_in_a_loop() -> None:
     s = Story()
     for _ in range(40):
@@ -681,9 +669,7 @@ def test_a_board_in_download_mode_after_our_reset_is_held_there_by_somebody() ->
 
 def test_a_port_that_goes_away_in_mid_write_is_waited_for_a_few_times() -> None:
     s = Story()
-    for _ in range(3):
-        s.flash_error()
-        s.boot(2.0)
+    s.damaged_loop()
     s.done(differs=True)
     for _ in range(6):
         if s.wanted[-1].rung is Rung.COMPARE:
@@ -698,9 +684,7 @@ def test_a_port_that_goes_away_in_mid_write_is_waited_for_a_few_times() -> None:
 
 def test_brownout_that_the_rom_told_in_mid_write_ends_it() -> None:
     s = Story()
-    for _ in range(3):
-        s.flash_error()
-        s.boot(2.0)
+    s.damaged_loop()
     s.done(differs=True)
     do = s.wanted.pop()
     s.take(s.policy.rung_done(do, RungResult(outcome="failed", brownout=True), s.at))
@@ -726,12 +710,10 @@ def test_a_host_that_restarts_beside_a_stopped_board_remembers_its_last_words() 
     s = Story()
     s.boot(1.0, PLAIN)
     s.flash_error()
-    again = Story(state=json.loads(json.dumps(s.policy.state())), at=s.at)
-    again.at = s.at
+    again = s.host_dies()
     again.wait(20.0)
     assert again.said == ["boot-loop", "reset started"]
-    talks = Story(state=json.loads(json.dumps(s.policy.state())), at=s.at)
-    talks.at = s.at
+    talks = s.host_dies()
     talks.text(2.0)
     talks.wait(60.0)
     assert talks.said == []
@@ -779,8 +761,7 @@ def test_a_host_that_dies_in_a_reset_may_leave_the_board_in_its_loader_so_it_is_
         s.done()
         s.boot(2.0)
         s.boot(2.0)
-    again = Story(state=json.loads(json.dumps(s.policy.state())), at=s.at)
-    again.at = s.at
+    again = s.host_dies()
     again.wait(5.0)
     assert [(d.rung, d.resume) for d in again.wanted] == [(rung, True)]
     assert again.done() is rung
