@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from espmon.cli.daemon_options import CONTEXT
 from espmon.errors import UsageProblem
 
 if TYPE_CHECKING:
     from espmon.app.config import Config
 
 
-@click.group(context_settings=CONTEXT)
+@click.group()
 def config() -> None:
     """Check, show or begin the daemon's configuration."""
 

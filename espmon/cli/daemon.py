@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from espmon.cli.daemon_options import CONTEXT, names_daemon
+from espmon.cli.daemon_options import names_daemon
 
 
-@click.command(context_settings=CONTEXT)
+@click.command()
 @names_daemon
 @click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines on standard output.")
 def daemon(config_path: str | None, state_dir: str | None, as_json: bool) -> None:
@@ -29,7 +29,7 @@ def daemon(config_path: str | None, state_dir: str | None, as_json: bool) -> Non
     )
 
 
-@click.command(context_settings=CONTEXT)
+@click.command()
 @names_daemon
 def reload(config_path: str | None, state_dir: str | None) -> None:
     """Make the daemon read its configuration again; ports whose settings stayed are not touched."""

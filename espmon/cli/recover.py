@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from espmon.cli.daemon_options import CONTEXT, names_daemon, plain
+from espmon.cli.daemon_options import names_daemon, plain
 from espmon.cli.flash_options import number, port_argument, told_as_json
 
 if TYPE_CHECKING:
     from espmon.app.bare import BareRecovery
 
 
-@click.command(context_settings=CONTEXT)
+@click.command()
 @port_argument
 @names_daemon
 @click.option("--image", "images", multiple=True, metavar="FILE[@OFFSET]", help="Known-good image of a board that no daemon has, from offset 0 unless given; repeatable.")

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import click
 
-from espmon.cli.daemon_options import CONTEXT
-
 _PLATFORMS = {"systemd": "linux", "launchd": "darwin", "task-scheduler": "win32"}
 
 
-@click.group(context_settings=CONTEXT)
+@click.group()
 def service() -> None:
     """Run the daemon as a service: systemd, launchd or Task Scheduler."""
 
