@@ -109,17 +109,19 @@ def board_held_by_daemon(word: str) -> Reach | None:
         reach = find_daemon()
     except (UsageProblem, OSError):
         return None
+    return reach if holds(reach, word) else None
+
+
+def holds(reach: Reach, word: str) -> bool:
+    """True when the daemon runs and has a board called `word`, or the device `word`."""
     status = reach.status()
     if status is None:
-        return None
+        return False
+    if word in status["ports"]:
+        return True
     real = os.path.realpath(word)
-    for name, port in status["ports"].items():
-        device = port.get("device")
-        if name == word:
-            return reach
-        if device and (device == word or os.path.realpath(device) == real or device == f"/dev/{word}") and port["state"] not in ("lent", "failed"):
-            return reach
-    return None
+    devices = [p["device"] for p in status["ports"].values() if p.get("device") and p["state"] not in ("lent", "failed")]
+    return any(device in (word, f"/dev/{word}") or os.path.realpath(device) == real for device in devices)
 
 
 def board_names() -> list[str]:
