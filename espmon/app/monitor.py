@@ -35,12 +35,13 @@ from espmon.errors import (
 )
 from espmon.events import BootLoop, Crash, DecoderFault, DownloadMode, Event, PortChanged, Reset, ResetCaused, Text
 from espmon.port import SerialPort
-from espmon.sinks.console import Console, Tone
+from espmon.sinks.console import Console
 from espmon.sinks.jsonl import JsonLines
 from espmon.sinks.lines import LEVELS, LineRules, LineWatch, compile_pattern
 from espmon.sinks.rawlog import RawLog
 from espmon.sinks.screen import NullScreen, OutputClosed, Screen, forget_output
 from espmon.sinks.textlog import TextLog
+from espmon.sinks.words import Tone
 from espmon.values import Value, positional_value, value
 
 if TYPE_CHECKING:
