@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from espmon.app.config import Candidate, Config, assign
+from espmon.app.assignment import Candidate, assign
+from espmon.app.config import Config
 from espmon.app.decoding import Decoding
 from espmon.app.listener import with_rounding
 from espmon.app.publisher import Publisher

@@ -23,7 +23,7 @@ def config() -> None:
 
 
 def _path(file: str | None) -> Path:
-    from espmon.app.config import default_config_path
+    from espmon.app.folders import default_config_path
 
     return Path(file) if file else default_config_path()
 

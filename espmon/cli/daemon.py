@@ -18,8 +18,8 @@ def daemon(config_path: str | None, state_dir: str | None, as_json: bool) -> Non
 
     Runs in the foreground; `espmon service` makes it a service. SIGHUP reads the configuration again.
     """
-    from espmon.app.config import default_config_path
     from espmon.app.daemon import run_daemon
+    from espmon.app.folders import default_config_path
 
     path = Path(config_path) if config_path else default_config_path()
     sys.exit(

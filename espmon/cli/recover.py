@@ -94,7 +94,7 @@ def _bare(
     import re
 
     from espmon.app.bare import BareOptions, BareRecovery, folder_for, key_of, read_image
-    from espmon.app.config import default_state_dir
+    from espmon.app.folders import default_state_dir
     from espmon.app.rate import follower_at
     from espmon.errors import OutputUnwritable, UsageProblem
     from espmon.port import SerialPort
