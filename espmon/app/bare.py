@@ -18,28 +18,21 @@ from typing import Any
 
 import espmon.events as ev
 from espmon.app.boottext import BootText
+from espmon.app.ending import Ending
 from espmon.app.flashing import ChipReport
 from espmon.app.listener import NEAR_OPENING_S, NEAR_RESET_S, Clock, Decodes, reset_sequence
 from espmon.app.ordinary import is_ordinary
 from espmon.app.rate import Heard, RateFollower, WishRate
-from espmon.app.recovery import Decision, Do, PolicySettings, RecoveryPolicy, RungResult
+from espmon.app.recovery import Decision, Do, PolicySettings, RecoveryPolicy, RungResult, explain
 from espmon.app.treatment import Treatment
 from espmon.bootloader.errors import Stopped
 from espmon.bootloader.image import ImageFault, has_header, identify
 from espmon.chips import CHIPS
-from espmon.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    EXIT_REFUSED,
-    EXIT_TIMEOUT,
-    PortGone,
-    PortProblem,
-)
+from espmon.errors import EXIT_INTERRUPTED, EXIT_TIMEOUT, PortGone, PortProblem
 from espmon.port import Chunk, SerialPort, run_steps
 from espmon.store.database import Database, StoreUnusable
 from espmon.store.images import ImageStore, StoredImage
 
-GAVE_UP = 1
 _LOOK_S = 0.1  # how soon a wish to stop is seen
 _RETURN_S = 0.1  # how often a board that went away is looked for
 
@@ -111,7 +104,7 @@ class BareRecovery:
         self._treatment = Treatment(self)
         self._wanted: list[Do] = []
         self._status: int | None = None
-        self._refused = False
+        self._ending = Ending()
         self._opened_at = self._reset_at = float("-inf")
         self._boot_text = BootText()
         self._tail = b""
@@ -163,7 +156,7 @@ class BareRecovery:
                 out.append("an earlier run was interrupted: its flash would be compared again, then what differs written")
             if not self._bytes:
                 out.append(f"nothing was heard of the board within {self._options.listen_s:g} s")
-            return [*out, *self.policy.explain(self._now())]
+            return [*out, *explain(self.policy, self._now())]
         finally:
             self._end()
 
@@ -288,13 +281,8 @@ class BareRecovery:
             self.publish(event)
             if isinstance(event, ev.Recovery):
                 self.journal(f"{event.step} {event.outcome}", incident=event.incident, reason=event.reason)
-                self._refused |= event.outcome == "refused"
-                if event.outcome == "recovered":
-                    self._status = EXIT_OK
-                elif event.outcome == "gave-up":
-                    self._status = EXIT_REFUSED if self._refused else GAVE_UP
-                elif event.step == "begin" and event.outcome == "refused":
-                    self._status = EXIT_REFUSED
+                if (status := self._ending.seen(event.step, event.outcome)) is not None:
+                    self._status = status
 
     def _carry_out(self, do: Do) -> None:
         try:
@@ -407,12 +395,10 @@ class BareRecovery:
         """Of the board that an interrupted run worked on; another time another board may be in this socket."""
         if not self._resuming:
             return None, None
-        row = self._database.now(lambda c: c.execute("SELECT mac, chip FROM boards WHERE port = 'board'").fetchone())
-        return row or (None, None)
+        return self._database.board("board")
 
     def remember(self, report: ChipReport) -> None:
-        facts = ("board", report.mac or None, report.chip.name, report.flash_size, "{}")
-        self._database.now(lambda c: c.execute("INSERT OR REPLACE INTO boards VALUES (?, ?, ?, ?, ?)", facts).rowcount)
+        self._database.remember_board_now("board", self._now(), report.mac or None, report.chip.name, report.flash_size)
         self._resuming = True
 
 

@@ -7,18 +7,15 @@ it, and a test compares it with ``docs/daemon.md``. Everything wrong is told at 
 from __future__ import annotations
 
 import difflib
-import functools
 import os
 import re
-import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
+from espmon.app.folders import is_there
 from espmon.chips import CHIPS
 from espmon.errors import UsageProblem
 
@@ -356,53 +353,6 @@ class Config:
         return next((p for p in self.ports if p.values["name"] == name), None)
 
 
-# --- places ----------------------------------------------------------------------------------------------------------
-
-
-def default_config_path() -> Path:
-    """Where the configuration is looked for: the first that exists of the user's and the system's, else the user's."""
-    if named := os.environ.get("ESPMON_CONFIG"):
-        return Path(named)
-    user = Path(platformdirs.user_config_dir("espmon", appauthor=False)) / "espmon.toml"
-    system = (
-        Path("/etc/espmon/espmon.toml")
-        if sys.platform != "win32"
-        else Path(platformdirs.site_config_dir("espmon", appauthor=False)) / "espmon.toml"
-    )
-    if _is_there(user):
-        return user
-    if _is_there(system) or (sys.platform != "win32" and os.geteuid() == 0):
-        return system
-    return user
-
-
-def _is_there(path: Path) -> bool:
-    """True also for what we may not look at: reading it tells why, and defaults don't stand in for it."""
-    try:
-        path.stat()
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
-def default_state_dir() -> Path:
-    """systemd's StateDirectory, /var/lib/espmon for root, the user's data folder otherwise."""
-    if given := os.environ.get("STATE_DIRECTORY"):
-        return Path(given.split(":")[0])
-    if sys.platform != "win32" and os.geteuid() == 0:
-        return Path("/var/lib/espmon")
-    return Path(platformdirs.user_data_dir("espmon", appauthor=False))
-
-
-def default_log_dir(state_dir: Path) -> Path:
-    """systemd's LogsDirectory, else ``log`` in the state folder."""
-    if given := os.environ.get("LOGS_DIRECTORY"):
-        return Path(given.split(":")[0])
-    return state_dir / "log"
-
-
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 _TABLE = re.compile(r"\s*\[\s*([A-Za-z0-9_.\-\"' ]+?)\s*\]\s*(?:#.*)?$")
@@ -465,7 +415,7 @@ def read_config(path: Path, *, required: bool = True) -> Config:
     """
     problems: list[str] = []
     sources: list[_Source] = []
-    paths = [path] if required or _is_there(path) else []
+    paths = [path] if required or is_there(path) else []
     drop_ins = path.with_suffix(".d")
     if os.path.isdir(drop_ins):
         paths += sorted(drop_ins.glob("*.toml"))
@@ -668,64 +618,3 @@ def sample_config(boards: Sequence[tuple[str, Mapping[str, str | int], str]]) ->
                 out.append(f"# {s.key} = {s.example or _shown(s.key, s.default):<28} # {s.help}")
         out.append("")
     return "\n".join(out)
-
-
-# --- which board is which ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A port that is there now. What isn't known is None. `mac`: read from the chip earlier, if ever."""
-
-    device: str
-    usb_serial: str | None = None
-    usb_path: str | None = None
-    vid: int | None = None
-    pid: int | None = None
-    mac: str | None = None
-    shared_serial: bool = False  # the adapter's maker gives every one the same serial number
-
-
-def _fits(match: Mapping[str, str | int], candidate: Candidate, resolve: Callable[[str], str]) -> bool:
-    for key, wanted in match.items():
-        if key == "url":
-            return False
-        if key == "device":
-            if candidate.device != wanted and resolve(candidate.device) != resolve(str(wanted)):
-                return False
-        elif key == "mac":
-            if (candidate.mac or "").lower() != wanted:
-                return False
-        elif getattr(candidate, key) != wanted:
-            return False
-    return True
-
-
-def assign(
-    ports: Sequence[Section], candidates: Sequence[Candidate], *, resolve: Callable[[str], str] = os.path.realpath
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Which section is which device: ({name: device or URL}, {name: why it is none}). Never a guess.
-
-    A section that fits two boards, and a board that two sections fit, stay unassigned and are told.
-    """
-    resolve = functools.cache(resolve)
-    found: dict[str, str] = {}
-    problems: dict[str, str] = {}
-    takers: dict[str, list[str]] = {}
-    for port in ports:
-        name, match = port.values["name"], port.values["match"]
-        if "url" in match:
-            found[name] = str(match["url"])
-            continue
-        fitting = [c for c in candidates if _fits(match, c, resolve)]
-        if len(fitting) > 1:
-            problems[name] = "matches several boards: " + ", ".join(c.device for c in fitting)
-        elif fitting:
-            takers.setdefault(fitting[0].device, []).append(name)
-    for device, names in takers.items():
-        if len(names) == 1:
-            found[names[0]] = device
-        else:
-            for name in names:
-                problems[name] = f"{device} is matched by {' and '.join(names)}"
-    return found, problems

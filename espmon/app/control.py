@@ -27,6 +27,7 @@ from typing import Any
 
 from espmon.app.config import is_loopback
 from espmon.app.presence import registry
+from espmon.app.recovery import explain
 from espmon.app.supervisor import Supervisor
 from espmon.app.watch import ATTACH_BYTES, Attached, Watch
 from espmon.app.wire import IMAGE_LIMIT, Place, Wire
@@ -632,7 +633,7 @@ def _recover(c: Conversation) -> None:
         c.supervisor.unlock(watch.name, c.who)
     if c.request.get("dry_run"):
         with watch.judging:
-            c.answer(name=watch.name, plan=watch.policy.explain(time.time()))
+            c.answer(name=watch.name, plan=explain(watch.policy, time.time()))
         return
     if c.request.get("begin", True):
         c.supervisor.recover(watch.name, str(c.request.get("mode") or "flash"), c.who)

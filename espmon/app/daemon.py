@@ -19,7 +19,7 @@ from typing import Any
 
 from espmon.app.config import Config, read_config
 from espmon.app.control import ControlServer, refuse_open_folder, register
-from espmon.app.rate import DEFAULT_BAUD, LateFollower, RateFollower
+from espmon.app.rate import RateFollower, follower_of
 from espmon.app.ratememory import RateMemory
 from espmon.app.supervisor import Supervisor
 from espmon.app.wire import Place, places, socket_path
@@ -266,14 +266,4 @@ def _place(config: Config, state: Path, explicit: bool) -> Place:
 def _rate_maker(state: Path) -> Callable[[str, int | None], RateFollower]:
     """The rate follower of ``baud = "auto"``; rates are remembered by the name that the configuration gives the board."""
     memory = RateMemory(state / "rates.json")
-
-    def make(name: str, fixed: int | None) -> RateFollower:
-        def follow() -> RateFollower:
-            from espmon.app.autorate import AutoRate
-
-            # a rate that a person chose stays; boot text at the ROM's own rate is read all the same
-            return AutoRate(fixed=fixed) if fixed is not None else AutoRate(board=name, memory=memory)
-
-        return LateFollower(fixed or memory.recall(name)[0] or DEFAULT_BAUD, follow)
-
-    return make
+    return lambda name, fixed: follower_of(name, fixed, memory)

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from espmon.app.config import default_state_dir
+from espmon.app.folders import default_state_dir
 from espmon.app.remembered import Remembered
 from espmon.bootloader.actions import Action, Steps
 from espmon.bootloader.diagnosis import Evidence, diagnose

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -52,10 +51,7 @@ class Incidents:
                 self._pool.submit(self._run, watch, decision)
         state = watch.policy.unsaved()
         if state is not None and not any(isinstance(d, Do) for d in decisions):
-            text, name, now = json.dumps(state), watch.name, time.time()
-            self._database.put(
-                lambda c: c.execute("INSERT OR REPLACE INTO recovery_state VALUES (?, ?, ?)", (name, now, text)), keep=True
-            )
+            self._database.put_recovery_state(watch.name, time.time(), state)
         watch.due = 0.0
 
     def _say(self, watch: Watch, event: ev.Event) -> None:

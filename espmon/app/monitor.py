@@ -22,7 +22,7 @@ from espmon.app.keys import Keyboard, KeyMachine, Typed, help_lines
 from espmon.app.keys import Wish as KeyWish
 from espmon.app.listener import Decodes, Flash, Listener, Run, Send, download_sequence, reset_sequence
 from espmon.app.outbox import Item, Outbox, Slot
-from espmon.app.rate import DEFAULT_BAUD, LateFollower, RateFollower, known_board
+from espmon.app.rate import RateFollower, follower_at
 from espmon.errors import (
     EXIT_BOOT_LOOP_SEEN,
     EXIT_CRASH_SEEN,
@@ -35,12 +35,13 @@ from espmon.errors import (
 )
 from espmon.events import BootLoop, Crash, DecoderFault, DownloadMode, Event, PortChanged, Reset, ResetCaused, Text
 from espmon.port import SerialPort
-from espmon.sinks.console import Console, Tone
+from espmon.sinks.console import Console
 from espmon.sinks.jsonl import JsonLines
 from espmon.sinks.lines import LEVELS, LineRules, LineWatch, compile_pattern
 from espmon.sinks.rawlog import RawLog
 from espmon.sinks.screen import NullScreen, OutputClosed, Screen, forget_output
 from espmon.sinks.textlog import TextLog
+from espmon.sinks.words import Tone
 from espmon.values import Value, positional_value, value
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class Monitor:
         # with --json the text is only shaped where somebody reads it
         self._shapes_text = not options.json or watch is not None or self._log is not None
         self._rate_was_auto = rate is None and options.baud is None
-        self._rate = rate or _follower(options)
+        self._rate = rate or follower_at(options.port, options.baud)
         self._outbox = Outbox()
         self._pending: deque[Item] = deque()  # facts in their order, while the first is being looked up
         self._explainer: Explainer | None = None
@@ -530,18 +531,3 @@ def _project_folders(elfs: Sequence[str]) -> list[str]:
 def has_addresses(event: Event) -> bool:
     """True for events that the symbolizer can say more about."""
     return isinstance(event, Crash) or (isinstance(event, Reset) and bool(event.registers or event.backtraces))
-
-
-def _follower(options: MonitorOptions) -> RateFollower:
-    """Finds out the rate, or, at a rate that a person chose, only says what was sent at another."""
-    from espmon.app.ratememory import RateMemory
-
-    def make() -> RateFollower:
-        from espmon.app.autorate import AutoRate
-
-        return AutoRate(fixed=options.baud) if options.baud is not None else AutoRate(board=board, memory=memory)
-
-    memory = RateMemory()
-    board = None if options.baud is not None else known_board(options.port)
-    known = memory.recall(board)[0] if board is not None else None
-    return LateFollower(options.baud or known or DEFAULT_BAUD, make)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -10,9 +9,9 @@ import time
 from collections.abc import Mapping
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
-from espmon.app.config import Candidate, Config, assign
+from espmon.app.assignment import Candidate, assign
+from espmon.app.config import Config
 from espmon.app.decoding import Decoding
 from espmon.app.listener import with_rounding
 from espmon.app.publisher import Publisher
@@ -124,22 +123,14 @@ class Ports:
     def _cached_mac(self, device: str) -> str | None:
         if not any("mac" in p.match for p in self._config.ports):
             return None
-        key = identify(device).key
-        row = self._database.now(lambda c: c.execute("SELECT mac FROM boards WHERE port = ?", (f"id:{key}",)).fetchone())
-        return row[0] if row else None
+        return self._database.board(f"id:{identify(device).key}")[0]
 
     def remember_board(self, watch: Watch, mac: str | None, chip: str | None, flash_bytes: int | None) -> None:
         """What a chip said of itself while it was in its loader."""
-        rows = [watch.name]
+        names = [watch.name]
         if watch.identity is not None:
-            rows.append(f"id:{watch.identity.key}")
-        facts = json.dumps({"at": time.time()})
-
-        def work(c: Any) -> None:
-            for row in rows:
-                c.execute("INSERT OR REPLACE INTO boards VALUES (?, ?, ?, ?, ?)", (row, mac, chip, flash_bytes, facts))
-
-        self._database.put(work, keep=True)
+            names.append(f"id:{watch.identity.key}")
+        self._database.remember_board(names, time.time(), mac, chip, flash_bytes)
 
     def _look_safely(self) -> list[Future[None]]:
         try:

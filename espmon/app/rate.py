@@ -7,11 +7,14 @@ its own, and wishes for another rate. The raw log has the bytes before it does, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from espmon.events import Event
 from espmon.port import Chunk
 from espmon.values import Value, positional_value
+
+if TYPE_CHECKING:
+    from espmon.app.ratememory import RateMemory
 
 DEFAULT_BAUD = 115200
 
@@ -147,3 +150,23 @@ class LateFollower:
 
     def close(self, at: float) -> Sequence[Heard]:
         return () if self._real is None else self._real.close(at)
+
+
+def follower_of(board: str | None, fixed: int | None, memory: RateMemory) -> RateFollower:
+    """Finds out the rate of `board` (under which `memory` knows it; None: nothing is remembered), or, at a rate that a person
+    chose, only says what was sent at another: boot text at the ROM's own rate is read all the same."""
+
+    def make() -> RateFollower:
+        from espmon.app.autorate import AutoRate
+
+        return AutoRate(fixed=fixed) if fixed is not None else AutoRate(board=board, memory=memory)
+
+    known = memory.recall(board)[0] if board is not None and fixed is None else None
+    return LateFollower(fixed or known or DEFAULT_BAUD, make)
+
+
+def follower_at(port: str, fixed: int | None) -> RateFollower:
+    """The same for whatever board is at `port`."""
+    from espmon.app.ratememory import RateMemory
+
+    return follower_of(known_board(port) if fixed is None else None, fixed, RateMemory())

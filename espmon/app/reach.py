@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espmon.app.config import Config, ConfigProblem, default_config_path, read_config
+from espmon.app.config import Config, ConfigProblem, read_config
+from espmon.app.folders import default_config_path, default_log_dir, default_state_dir, is_there
 from espmon.app.wire import DaemonUnreachable, Place, ask_once, place_of, places, running_daemons, socket_path
 from espmon.errors import UsageProblem
 
@@ -77,8 +78,6 @@ def _with_folders(place: Place | None, config_path: str | None, state_dir: str |
     if config is not None:
         state, log = places(config, explicit)
     else:
-        from espmon.app.config import default_log_dir, default_state_dir
-
         state = explicit or default_state_dir()
         log = default_log_dir(state)
     if place is None:
@@ -87,20 +86,9 @@ def _with_folders(place: Place | None, config_path: str | None, state_dir: str |
         else:
             candidate = socket_path(config, state, explicit_state=explicit is not None)
             system = Path("/run/espmon/control.sock")
-            found = next((p for p in (candidate, *(() if explicit else (system,))) if _may_be_there(p)), None)
+            found = next((p for p in (candidate, *(() if explicit else (system,))) if is_there(p)), None)
             place = Place(socket=found) if found is not None else None
     return Reach(place=place, state_dir=state, log_dir=log, config=config)
-
-
-def _may_be_there(socket: Path) -> bool:
-    """True also in a folder that we may not enter: connecting tells that it is a matter of permission."""
-    try:
-        socket.stat()
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 def board_held_by_daemon(word: str) -> Reach | None:
@@ -109,17 +97,19 @@ def board_held_by_daemon(word: str) -> Reach | None:
         reach = find_daemon()
     except (UsageProblem, OSError):
         return None
+    return reach if holds(reach, word) else None
+
+
+def holds(reach: Reach, word: str) -> bool:
+    """True when the daemon runs and has a board called `word`, or the device `word`."""
     status = reach.status()
     if status is None:
-        return None
+        return False
+    if word in status["ports"]:
+        return True
     real = os.path.realpath(word)
-    for name, port in status["ports"].items():
-        device = port.get("device")
-        if name == word:
-            return reach
-        if device and (device == word or os.path.realpath(device) == real or device == f"/dev/{word}") and port["state"] not in ("lent", "failed"):
-            return reach
-    return None
+    devices = [p["device"] for p in status["ports"].values() if p.get("device") and p["state"] not in ("lent", "failed")]
+    return any(device in (word, f"/dev/{word}") or os.path.realpath(device) == real for device in devices)
 
 
 def board_names() -> list[str]:

@@ -102,9 +102,7 @@ class Watched:
         write(time.time(), self._watch.name, self._who, what, **facts)
 
     def recorded(self) -> tuple[str | None, str | None]:
-        name = self._watch.name
-        row = self._supervisor.database.now(lambda c: c.execute("SELECT mac, chip FROM boards WHERE port = ?", (name,)).fetchone())
-        return row or (None, None)
+        return self._supervisor.database.board(self._watch.name)
 
     def remember(self, report: ChipReport) -> None:
         self._supervisor.remember_board(self._watch, report.mac or None, report.chip.name, report.flash_size)

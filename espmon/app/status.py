@@ -11,7 +11,7 @@ from espmon.app.watch import Watch
 
 def board_status(watch: Watch, problem: str | None) -> dict[str, Any]:
     """Everything that is known of it now; `problem`: what keeps it from being watched as configured, in words."""
-    policy, log = watch.policy, watch.log
+    policy, restraint, log = watch.policy, watch.policy.restraint, watch.log
     last = watch.last_reset
     incident = policy.incident
     return {
@@ -39,7 +39,7 @@ def board_status(watch: Watch, problem: str | None) -> dict[str, Any]:
             "image": policy.settings.image,
             "incident": incident.id if incident else None,
             "running": incident.running if incident else None,
-            "locked": policy.locked,
-            "quiet_until": ev.iso_time(policy.quiet_until) if policy.quiet_until > time.time() else None,
+            "locked": restraint.locked,
+            "quiet_until": ev.iso_time(restraint.quiet_until) if restraint.quiet_until > time.time() else None,
         },
     }

@@ -220,7 +220,7 @@ class Supervisor:
     def _new_watch(self, name: str, section: Section, settings: PolicySettings) -> Watch:
         now = time.time()
         policy = RecoveryPolicy.restored(name, settings, self._states.get(name), at=now, fleet=self.fleet)
-        if policy.locked == UNREADABLE:
+        if policy.restraint.locked == UNREADABLE:
             _log.error("%s: %s; espmon recover %s --unlock allows recoveries again", name, UNREADABLE, name)
         return Watch(
             name, section, self.writer.open(name), policy, self._rate_for(section), wake=self._read, gone=self.ports.gone,

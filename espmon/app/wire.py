@@ -26,7 +26,8 @@ from typing import Any
 
 import platformdirs
 
-from espmon.app.config import Config, default_log_dir, default_state_dir
+from espmon.app.config import Config
+from espmon.app.folders import default_log_dir, default_state_dir
 from espmon.app.presence import registry
 from espmon.errors import EspmonError
 

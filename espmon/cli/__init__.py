@@ -99,7 +99,7 @@ class EspmonGroup(click.Group):
         found = super().shell_complete(ctx, incomplete)
         if incomplete.startswith("-"):  # options of the monitor may stand before the port
             known = {item.value for item in found}
-            found += [item for item in monitor.shell_complete(click.Context(monitor), incomplete) if item.value not in known]
+            found += [item for item in monitor.shell_complete(click.Context(monitor, parent=ctx), incomplete) if item.value not in known]
         else:
             found += complete_ports(ctx, None, incomplete)
         return found
@@ -118,6 +118,7 @@ class EspmonGroup(click.Group):
 @click.group(
     cls=EspmonGroup,
     invoke_without_command=True,
+    # every command's context inherits these
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(espmon.__version__, prog_name="espmon")

@@ -11,7 +11,7 @@ import click
 from espmon.cli.flash_options import Console, in_loader, loader_options, port_argument, size_option, told_as_json
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command()
 @port_argument
 @click.argument("file", type=click.Path(dir_okay=False))
 @click.option("--size", callback=size_option, metavar="SIZE", help="Only so much of the flash, from its beginning.")

@@ -9,7 +9,7 @@ import click
 from espmon.cli.monitor import complete_ports
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command()
 @click.argument("port", shell_complete=complete_ports)
 @click.option("--from", "start", type=click.IntRange(50, 20_000_000), default=115200, show_default=True, metavar="RATE", help="The rate to begin with.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.1), default=10.0, show_default=True, metavar="S", help="Listen at most S seconds.")

@@ -9,7 +9,7 @@ import click
 from espmon.cli.flash_options import Console, in_loader, loader_options, port_argument, told_as_json
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command()
 @port_argument
 @loader_options
 @told_as_json

@@ -62,7 +62,7 @@ class PowerShell(ShellComplete):
         return f"{item.value}\t{item.help or ''}"
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command()
 @click.argument("shell", type=click.Choice(list(_HOW)))
 def completion(shell: str) -> None:
     """Print the completion script for your shell.

@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from espmon.cli.daemon_options import CONTEXT
 from espmon.errors import UsageProblem
 
 if TYPE_CHECKING:
     from espmon.app.config import Config
 
 
-@click.group(context_settings=CONTEXT)
+@click.group()
 def config() -> None:
     """Check, show or begin the daemon's configuration."""
 
 
 def _path(file: str | None) -> Path:
-    from espmon.app.config import default_config_path
+    from espmon.app.folders import default_config_path
 
     return Path(file) if file else default_config_path()
 

@@ -8,11 +8,11 @@ from typing import TextIO
 
 import click
 
-from espmon.cli.daemon_options import CONTEXT, ago, names_daemon, plain, require_board
+from espmon.cli.daemon_options import ago, names_daemon, plain, require_board
 from espmon.errors import UsageProblem
 
 
-@click.group(context_settings=CONTEXT, invoke_without_command=True)
+@click.group(invoke_without_command=True)
 @names_daemon
 @click.option("--port", "name", metavar="NAME", help="Only crashes of this board.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, one object per group.")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from espmon.cli.daemon_options import CONTEXT, names_daemon
+from espmon.cli.daemon_options import names_daemon
 
 
-@click.command(context_settings=CONTEXT)
+@click.command()
 @names_daemon
 @click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines on standard output.")
 def daemon(config_path: str | None, state_dir: str | None, as_json: bool) -> None:
@@ -18,8 +18,8 @@ def daemon(config_path: str | None, state_dir: str | None, as_json: bool) -> Non
 
     Runs in the foreground; `espmon service` makes it a service. SIGHUP reads the configuration again.
     """
-    from espmon.app.config import default_config_path
     from espmon.app.daemon import run_daemon
+    from espmon.app.folders import default_config_path
 
     path = Path(config_path) if config_path else default_config_path()
     sys.exit(
@@ -29,7 +29,7 @@ def daemon(config_path: str | None, state_dir: str | None, as_json: bool) -> Non
     )
 
 
-@click.command(context_settings=CONTEXT)
+@click.command()
 @names_daemon
 def reload(config_path: str | None, state_dir: str | None) -> None:
     """Make the daemon read its configuration again; ports whose settings stayed are not touched."""

@@ -12,8 +12,6 @@ import click
 if TYPE_CHECKING:
     from espmon.app.reach import Reach
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
 
 def names_daemon(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds --config and --state-dir, which name the daemon when it isn't the only one."""

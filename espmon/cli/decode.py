@@ -87,8 +87,9 @@ def _for_people(
 ) -> tuple[Callable[[Event], None], Callable[[], None]]:
     """(write, close): each fact with the line it stands on, crashes as the monitor shows them, with their source lines."""
     from espmon.app.source import SourceFiles, project_folder
-    from espmon.sinks.console import Console, notice_lines
+    from espmon.sinks.console import Console
     from espmon.sinks.screen import Screen
+    from espmon.sinks.words import notice_lines
 
     source = SourceFiles([*source_roots, *(project_folder(elf) for elf in elfs)])
     console = Console(Screen(), has_elf=bool(elfs), roots=source.roots)

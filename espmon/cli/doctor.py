@@ -11,7 +11,7 @@ from espmon.cli.flash_options import Console, port_argument, told_as_json
 from espmon.errors import EXIT_NOT_MEASURED
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command()
 @port_argument
 @click.option("--active", is_flag=True, help="Also reset the board, talk to its boot loader and load a stub into its RAM.")
 @click.option("-b", "--baud", type=click.IntRange(50, 20_000_000), default=115200, metavar="RATE", help="Where to listen first.  [default: 115200]")

@@ -11,7 +11,7 @@ from espmon.cli.flash_options import Console, in_loader, loader_options, number,
 from espmon.errors import UsageProblem
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command()
 @port_argument
 @click.argument("region", required=False, metavar="[START:SIZE]")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before all of the flash is erased.")

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from espmon.cli.daemon_options import CONTEXT, local_time, moment, names_daemon, plain, require_board
+from espmon.cli.daemon_options import local_time, moment, names_daemon, plain, require_board
 
 
-@click.command(context_settings=CONTEXT)
+@click.command()
 @click.argument("name", required=False)
 @names_daemon
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens from now on, until Ctrl-C.")

@@ -171,6 +171,18 @@ def options_from(wishes: dict[str, Any]) -> FlashOptions:
     )
 
 
+def stop_on_ctrl_c(stop: threading.Event, console: Console) -> None:
+    """From now on Ctrl-C once sets `stop`, twice stops at once."""
+
+    def interrupted(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        console.say("Stopping, to leave the board in a safe state ... (Ctrl-C again: at once)")
+
+    signal.signal(signal.SIGINT, interrupted)
+
+
 def in_loader(port_name: str, wishes: dict[str, Any], work: Callable[[Flasher, Console], T]) -> T:
     """Open the port, do `work` in the board's loader, leave it; Ctrl-C once asks to stop, twice stops at once."""
     from espmon.app.attached import open_port
@@ -179,16 +191,9 @@ def in_loader(port_name: str, wishes: dict[str, Any], work: Callable[[Flasher, C
     console = Console(as_json=wishes["as_json"], verbose=wishes["verbose"])
     stop = threading.Event()
     before = signal.getsignal(signal.SIGINT)
-
-    def interrupted(number: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        console.say("Stopping, to leave the board in a safe state ... (Ctrl-C again: at once)")
-
     try:
         with open_port(port_name, wishes["baud"], stop) as port:
-            signal.signal(signal.SIGINT, interrupted)
+            stop_on_ctrl_c(stop, console)
             with Flasher(port, options_from(wishes), tell=console.tell, noted=console.noted, stop=stop) as flasher:
                 return work(flasher, console)
     finally:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from espmon.cli.daemon_options import CONTEXT, ago, amount, names_daemon, plain, require_board
+from espmon.cli.daemon_options import ago, amount, names_daemon, plain, require_board
 from espmon.errors import EspmonError, InputUnreadable, UsageProblem
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _REBUILD = "Build it again, or take another file: recovery would refuse to write this one."
 
 
-@click.group(context_settings=CONTEXT)
+@click.group()
 @names_daemon
 @click.pass_context
 def image(ctx: click.Context, config_path: str | None, state_dir: str | None) -> None:

@@ -8,11 +8,11 @@ import sys
 
 import click
 
-from espmon.cli.daemon_options import CONTEXT, names_daemon
+from espmon.cli.daemon_options import names_daemon
 from espmon.errors import EXIT_ATTENTION, UsageProblem
 
 
-@click.command(context_settings={**CONTEXT, "ignore_unknown_options": True})
+@click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("name")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
 @names_daemon
@@ -49,7 +49,7 @@ def lend(name: str, command: tuple[str, ...], config_path: str | None, state_dir
     sys.exit(status if status >= 0 else 128 - status)
 
 
-@click.command(context_settings=CONTEXT)
+@click.command()
 @click.argument("name")
 @names_daemon
 def release(name: str, config_path: str | None, state_dir: str | None) -> None:
@@ -61,7 +61,7 @@ def release(name: str, config_path: str | None, state_dir: str | None) -> None:
     click.echo(answer["device"] or "-")
 
 
-@click.command(context_settings=CONTEXT)
+@click.command()
 @click.argument("name")
 @names_daemon
 def reclaim(name: str, config_path: str | None, state_dir: str | None) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from espmon.cli.daemon_options import CONTEXT, local_time, moment, names_daemon
+from espmon.cli.daemon_options import local_time, moment, names_daemon
 from espmon.errors import UsageProblem
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from espmon.store.segments import Record
 
 
-@click.command(context_settings=CONTEXT)
+@click.command()
 @click.argument("name")
 @names_daemon
 @click.option("--since", metavar="TIME", help="Only from TIME on: 10m, 2h, 3d (ago) or an ISO time.")

@@ -63,7 +63,7 @@ def image_option(ctx: click.Context, param: click.Parameter, values: tuple[str, 
 LEVELS = ("error", "warning", "info", "debug", "verbose")  # those of espmon.sinks.lines, which a test compares
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command()
 @click.argument("port", shell_complete=complete_ports)
 @click.option("--elf", "elfs", multiple=True, metavar="FILE", type=click.Path(), help="Firmware ELF for functions and lines; repeatable (application, bootloader).")
 @click.option("-b", "--baud", callback=baud_rate, default="auto", metavar="RATE", help="Baud rate, or auto.  [default: auto]")

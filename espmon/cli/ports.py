@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per port.")
 def ports(as_json: bool) -> None:
     """List the serial ports and what is on them."""

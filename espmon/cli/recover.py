@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import threading
 from pathlib import Path
@@ -11,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from espmon.cli.daemon_options import CONTEXT, names_daemon, plain
-from espmon.cli.flash_options import number, port_argument, told_as_json
+from espmon.cli.daemon_options import names_daemon, plain
+from espmon.cli.flash_options import Console, number, port_argument, stop_on_ctrl_c, told_as_json
 
 if TYPE_CHECKING:
     from espmon.app.bare import BareRecovery
 
 
-@click.command(context_settings=CONTEXT)
+@click.command()
 @port_argument
 @names_daemon
 @click.option("--image", "images", multiple=True, metavar="FILE[@OFFSET]", help="Known-good image of a board that no daemon has, from offset 0 unless given; repeatable.")
@@ -36,8 +35,7 @@ if TYPE_CHECKING:
 @told_as_json
 def recover(
     port: str, config_path: str | None, state_dir: str | None, images: tuple[str, ...], mode: str | None, dry_run: bool, unlock: bool,
-    reset_only: bool, listen_s: float, baud: int | None, flash_baud: int | None, chip: str | None, healthy: str | None, as_json: bool,
-    timeout_s: float,
+    reset_only: bool, as_json: bool, timeout_s: float, **wishes: Any,
 ) -> None:  # fmt: skip
     """Bring the board PORT back: reset, compare its flash with the known-good image, write what differs, verify.
 
@@ -46,41 +44,42 @@ def recover(
     size, fuses or image don't fit. Interrupted, the next run compares again and goes on. Exit status 0 when it recovered, 1
     when it was given up, 25 when a guard refused, 22 after --timeout.
     """
-    from espmon.errors import UsageProblem
+    from espmon.errors import EXIT_TIMEOUT, UsageProblem
 
     if reset_only and mode == "flash":
         raise UsageProblem("--reset-only and --mode flash contradict each other.", "Give one of them.")
     mode = "reset" if reset_only else mode
+    recovery: BareRecovery | _ThroughDaemon
     if _held(port, config_path, state_dir):
         if images:
             raise UsageProblem(f"A daemon has {port}, and knows its image.", f"Name another with: espmon image add {port} OFFSET FILE")
-        _through_daemon(port, config_path, state_dir, mode or "flash", dry_run, unlock, as_json, timeout_s)
-        return
-    bare = _bare(port, state_dir, images, mode, listen_s, timeout_s, baud, flash_baud, chip, healthy, as_json)
+        recovery = _ThroughDaemon(port, config_path, state_dir, mode or "flash", as_json, timeout_s)
+    else:
+        recovery = _bare(port, state_dir, images, mode, as_json, timeout_s, **wishes)
     if unlock:
-        bare.unlock()
-        click.echo(f"{port}: recoveries are allowed again")
+        recovery.unlock()
+        click.echo(f"{recovery.name}: recoveries are allowed again")
         return
     if dry_run:
-        plan = bare.plan()
-        click.echo(json.dumps({"name": port, "plan": plan}) if as_json else "\n".join(plain(line) for line in plan))
+        plan = recovery.plan()
+        click.echo(json.dumps({"name": recovery.name, "plan": plan}) if as_json else "\n".join(plain(line) for line in plan))
         return
-    status = bare.run()
-    if status == 22:
+    status = recovery.run()
+    if status == EXIT_TIMEOUT:
         click.echo(f"espmon: the recovery of {port} has not ended within {timeout_s:g} s", err=True)
     sys.exit(status)
 
 
 def _held(port: str, config_path: str | None, state_dir: str | None) -> bool:
     """True when a daemon has this board, or when only a daemon could know it."""
-    from espmon.app.reach import board_held_by_daemon
+    from espmon.app.reach import board_held_by_daemon, find_daemon, holds
 
     if "://" in port:
         return False
     if config_path is None and state_dir is None:
         if board_held_by_daemon(port) is not None:
             return True
-    elif _status_knows(port, config_path, state_dir):
+    elif holds(find_daemon(config_path, state_dir), port):
         return True
     # neither a device nor a port's name here: a board's name, and its daemon doesn't run
     from espmon.port import names
@@ -88,28 +87,15 @@ def _held(port: str, config_path: str | None, state_dir: str | None) -> bool:
     return sys.platform != "win32" and "/" not in port and names.device_path(port) == port and not Path(port).exists()
 
 
-def _status_knows(port: str, config_path: str | None, state_dir: str | None) -> bool:
-    import os
-
-    from espmon.app.reach import find_daemon
-
-    status = find_daemon(config_path, state_dir).status()
-    if status is None:
-        return False
-    real = os.path.realpath(port)
-    return any(name == port or (p.get("device") and os.path.realpath(p["device"]) == real) for name, p in status["ports"].items())
-
-
 def _bare(
-    port: str, state_dir: str | None, images: tuple[str, ...], mode: str | None, listen_s: float, timeout_s: float, baud: int | None,
-    flash_baud: int | None, chip: str | None, healthy: str | None, as_json: bool,
+    port: str, state_dir: str | None, images: tuple[str, ...], mode: str | None, as_json: bool, timeout_s: float, *,
+    listen_s: float, baud: int | None, flash_baud: int | None, chip: str | None, healthy: str | None,
 ) -> BareRecovery:  # fmt: skip
     import re
 
     from espmon.app.bare import BareOptions, BareRecovery, folder_for, key_of, read_image
-    from espmon.app.config import default_state_dir
-    from espmon.app.monitor import MonitorOptions, _follower
-    from espmon.cli.flash_options import Console
+    from espmon.app.folders import default_state_dir
+    from espmon.app.rate import follower_at
     from espmon.errors import OutputUnwritable, UsageProblem
     from espmon.port import SerialPort
 
@@ -120,12 +106,6 @@ def _bare(
     pieces = read_image([_file_at(each) for each in images])
     console = Console(as_json=as_json, verbose=False)
     stop = threading.Event()
-
-    def interrupted(number: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        console.say("Stopping, to leave the board in a safe state ... (Ctrl-C again: at once)")
 
     def tell(event: Any) -> None:
         if as_json or event.type == "progress":
@@ -161,12 +141,12 @@ def _bare(
         ),
         pieces=pieces,
         source=", ".join(images),
-        rate=_follower(MonitorOptions(port=port, baud=baud)),
+        rate=follower_at(port, baud),
         make_decoder=decoder,
         tell=tell,
         stop=stop,
     )
-    signal.signal(signal.SIGINT, interrupted)
+    stop_on_ctrl_c(stop, console)
     return recovery
 
 
@@ -178,40 +158,52 @@ def _file_at(text: str) -> tuple[int, Path]:
     return number(offset), Path(name)
 
 
-def _through_daemon(
-    name: str, config_path: str | None, state_dir: str | None, mode: str, dry_run: bool, unlock: bool, as_json: bool, timeout_s: float
-) -> None:
-    from espmon.app.reach import find_daemon
-    from espmon.app.wire import ask, ask_once, frames
-    from espmon.cli.events import in_words
-    from espmon.errors import EXIT_REFUSED, EXIT_TIMEOUT
+class _ThroughDaemon:
+    """The recovery of a board that a daemon has. `name`: as the daemon calls it, once it was asked."""
 
-    place = find_daemon(config_path, state_dir).running()
-    if unlock or dry_run:
-        answer = ask_once(place, "recover", port=name, unlock=unlock, dry_run=dry_run, begin=False)
-        if dry_run and as_json:
-            click.echo(json.dumps({"name": answer["name"], "plan": answer["plan"]}))
-        elif dry_run:
-            for line in answer["plan"]:
-                click.echo(plain(line))
-        else:
-            click.echo(f"{answer['name']}: recoveries are allowed again")
-        return
-    wire, _ = ask(place, "events", port=name)
-    wire.connection.settimeout(timeout_s)
-    ask_once(place, "recover", port=name, mode=mode)
-    refused = False
-    for _, payload in frames(wire):
-        event = json.loads(payload)
-        if event["type"] != "recovery":
-            continue
-        click.echo(payload.decode() if as_json else in_words(event))
-        refused = refused or event["outcome"] == "refused"
-        if event["outcome"] == "recovered":
-            sys.exit(0)
-        if event["outcome"] == "gave-up":
-            sys.exit(EXIT_REFUSED if refused else 1)
-        if event["step"] == "begin" and refused:
-            sys.exit(EXIT_REFUSED)
-    click.echo(f"espmon: the recovery of {name} has not ended within {timeout_s:g} s", err=True)
-    sys.exit(EXIT_TIMEOUT)
+    def __init__(
+        self, name: str, config_path: str | None, state_dir: str | None, mode: str, as_json: bool, timeout_s: float
+    ) -> None:
+        from espmon.app.reach import find_daemon
+
+        self.name = name
+        self._mode = mode
+        self._as_json = as_json
+        self._timeout_s = timeout_s
+        self._place = find_daemon(config_path, state_dir).running()
+
+    def _ask(self, **wishes: bool) -> dict[str, Any]:
+        from espmon.app.wire import ask_once
+
+        answer = ask_once(self._place, "recover", port=self.name, begin=False, **wishes)
+        self.name = answer["name"]
+        return answer
+
+    def unlock(self) -> None:
+        """Ends a lock-out or a cool-down."""
+        self._ask(unlock=True)
+
+    def plan(self) -> list[str]:
+        """What would be done and why, a sentence each."""
+        plan: list[str] = self._ask(dry_run=True)["plan"]
+        return plan
+
+    def run(self) -> int:
+        """Prints what is done until it ends; the exit status."""
+        from espmon.app.ending import Ending
+        from espmon.app.wire import ask, ask_once, frames
+        from espmon.cli.events import in_words
+        from espmon.errors import EXIT_TIMEOUT
+
+        wire, _ = ask(self._place, "events", port=self.name)
+        wire.connection.settimeout(self._timeout_s)
+        ask_once(self._place, "recover", port=self.name, mode=self._mode)
+        ending = Ending()
+        for _, payload in frames(wire):
+            event = json.loads(payload)
+            if event["type"] != "recovery":
+                continue
+            click.echo(payload.decode() if self._as_json else in_words(event))
+            if (status := ending.seen(event["step"], event["outcome"])) is not None:
+                return status
+        return EXIT_TIMEOUT

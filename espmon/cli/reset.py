@@ -8,7 +8,7 @@ from espmon.cli.flash_options import Console, port_argument
 from espmon.errors import PortProblem
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command()
 @port_argument
 @click.option("--download", is_flag=True, help="Into download mode, where it waits for a flasher.")
 @click.option("--json", "as_json", is_flag=True, help="Print events as JSON.")
@@ -24,5 +24,3 @@ def reset(port: str, download: bool, as_json: bool) -> None:
         how = reset_board(there, download=download, tell=console.tell if as_json else None)
     if not as_json:
         console.result("reset", f"Reset{' into download mode' if download else ''} (sequence {how}).")
-
-

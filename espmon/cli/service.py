@@ -7,12 +7,10 @@ from pathlib import Path
 
 import click
 
-from espmon.cli.daemon_options import CONTEXT
-
 _PLATFORMS = {"systemd": "linux", "launchd": "darwin", "task-scheduler": "win32"}
 
 
-@click.group(context_settings=CONTEXT)
+@click.group()
 def service() -> None:
     """Run the daemon as a service: systemd, launchd or Task Scheduler."""
 
@@ -40,7 +38,8 @@ def show(user: bool, config_path: Path | None, manager: str | None) -> None:
 def install(user: bool, config_path: Path | None) -> None:
     """Install the service and start it."""
     from espmon.app import service as services
-    from espmon.app.config import default_config_path, read_config
+    from espmon.app.config import read_config
+    from espmon.app.folders import default_config_path
 
     read_config(config_path or default_config_path(), required=config_path is not None)
     wanted = services.service(user=user, config=config_path)

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from espmon.cli.daemon_options import CONTEXT, ago, amount, names_daemon, plain
+from espmon.cli.daemon_options import ago, amount, names_daemon, plain
 from espmon.errors import EXIT_ATTENTION
 
 
-@click.command(context_settings=CONTEXT)
+@click.command()
 @names_daemon
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def status(config_path: str | None, state_dir: str | None, as_json: bool) -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from espmon.cli.daemon_options import CONTEXT, ago, amount, names_daemon, plain
+from espmon.cli.daemon_options import ago, amount, names_daemon, plain
 
 if TYPE_CHECKING:
     from espmon.app.reach import Reach
     from espmon.store.elfs import ElfStore
 
 
-@click.group(context_settings=CONTEXT)
+@click.group()
 @names_daemon
 @click.pass_context
 def symbols(ctx: click.Context, config_path: str | None, state_dir: str | None) -> None:

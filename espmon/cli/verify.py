@@ -12,7 +12,7 @@ from espmon.cli.flash_options import Console, in_loader, loader_options, pairs, 
 from espmon.errors import EXIT_VERIFY_FAILED
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command()
 @port_argument
 @click.argument("files", nargs=-1, metavar="ADDR FILE [ADDR FILE]...")
 @loader_options

@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -379,12 +379,28 @@ class Database:
         """The same, on the disk when it returns. Raises :class:`StoreUnusable`: then nothing may be written to flash."""
         self.now(lambda c: _audit(c, at, port, who, what, facts))
 
+    def remember_board(self, names: Sequence[str], at: float, mac: str | None, chip: str | None, flash_bytes: int | None) -> None:
+        """What a board's chip said of itself, under each of the names that it goes by."""
+        self.put(lambda c: _store_board(c, names, at, mac, chip, flash_bytes), keep=True)
+
+    def remember_board_now(self, name: str, at: float, mac: str | None, chip: str | None, flash_bytes: int | None) -> None:
+        """The same, on the disk when it returns. Raises :class:`StoreUnusable`."""
+        self.now(lambda c: _store_board(c, (name,), at, mac, chip, flash_bytes))
+
+    def board(self, name: str) -> tuple[str | None, str | None]:
+        """(MAC, chip) of the board with this name as known from before. Raises :class:`StoreUnusable`."""
+        row = self.now(lambda c: c.execute("SELECT mac, chip FROM boards WHERE port = ?", (name,)).fetchone())
+        return (row[0], row[1]) if row else (None, None)
+
     def save_recovery_state(self, port: str, at: float, state: Mapping[str, Any]) -> None:
         """Stores the recovery policy's state of `port`, on the disk when it returns. Raises :class:`StoreUnusable`."""
         text = json.dumps(state)
-        self.now(
-            lambda c: c.execute("INSERT OR REPLACE INTO recovery_state VALUES (?, ?, ?)", (port, at, text)).rowcount
-        )
+        self.now(lambda c: _store_recovery_state(c, port, at, text))
+
+    def put_recovery_state(self, port: str, at: float, state: Mapping[str, Any]) -> None:
+        """The same, soon."""
+        text = json.dumps(state)
+        self.put(lambda c: _store_recovery_state(c, port, at, text), keep=True)
 
     def recovery_states(self) -> dict[str, dict[str, Any]]:
         """The stored states by port; what can't be read as one is ``{"unreadable": text}``."""
@@ -513,6 +529,18 @@ def _audit(c: sqlite3.Connection, at: float, port: str, who: str, what: str, fac
         "INSERT INTO journal (at, port, who, what, json) VALUES (?, ?, ?, ?, ?)",
         (at, port, who, what, json.dumps(facts)),
     )
+
+
+def _store_board(
+    c: sqlite3.Connection, names: Sequence[str], at: float, mac: str | None, chip: str | None, flash_bytes: int | None
+) -> None:
+    facts = json.dumps({"at": at})
+    for name in names:
+        c.execute("INSERT OR REPLACE INTO boards VALUES (?, ?, ?, ?, ?)", (name, mac, chip, flash_bytes, facts))
+
+
+def _store_recovery_state(c: sqlite3.Connection, port: str, at: float, text: str) -> None:
+    c.execute("INSERT OR REPLACE INTO recovery_state VALUES (?, ?, ?)", (port, at, text))
 
 
 def store_event(c: sqlite3.Connection, event: ev.Event, elf_sha256: str | None) -> None:

@@ -12,13 +12,11 @@ from bisect import bisect_right
 from collections.abc import Iterator
 
 from espmon.symbolize.elf import ElfFile
+from espmon.symbolize.encoding import FAULTS, Malformed, length_at, offset_at, string_at
 from espmon.symbolize.entries import Entries, Function, Unit
 from espmon.symbolize.functions import Functions
-from espmon.symbolize.lines import FAULTS, LineTable, Malformed, string_at
+from espmon.symbolize.lines import LineTable
 from espmon.symbolize.qualified import QualifiedNames
-
-_U32 = struct.Struct("<I").unpack_from
-_U64 = struct.Struct("<Q").unpack_from
 
 FrameTuple = tuple[str | None, str | None, str | None, int | None, int]
 """(function as a person reads it, linkage name, file, line, start of the function; 0 for inlined ones)"""
@@ -59,18 +57,13 @@ class DwarfReader:
         try:
             while at + 12 <= len(data):
                 start = at
-                length = _U32(data, at)[0]
-                at += 4
-                wide = length == 0xFFFFFFFF
-                if wide:
-                    length = _U64(data, at)[0]
-                    at += 8
+                length, offset_size, at = length_at(data, at)
                 end = at + length
                 if end > len(data) or length == 0:
                     raise Malformed("set runs past .debug_aranges")
                 at += 2
-                offset = (_U64 if wide else _U32)(data, at)[0]
-                at += 8 if wide else 4
+                offset = offset_at(data, at, offset_size)
+                at += offset_size
                 address_size = data[at]
                 at += 2
                 if address_size == 4:

@@ -20,11 +20,14 @@ from espmon.symbolize.abbrev import (
     size_of,
 )
 from espmon.symbolize.elf import ElfFile, clean
-from espmon.symbolize.lines import FAULTS, Budget, Malformed, sleb, string_at, uleb
+from espmon.symbolize.encoding import FAULTS, Budget, Malformed, length_at, offset_at, sleb, string_at, uleb
 
 _U16 = struct.Struct("<H").unpack_from
 _U32 = struct.Struct("<I").unpack_from
 _U64 = struct.Struct("<Q").unpack_from
+
+_ADDRX_FORMS = frozenset((0x1B, 0x29, 0x2A, 0x2B, 0x2C, 0x1F01))  # addresses by their index in .debug_addr
+_STRX_FORMS = frozenset((0x1A, 0x25, 0x26, 0x27, 0x28, 0x1F02))  # strings by their index in .debug_str_offsets
 
 _MAX_RANGES = 4096  # of one function; the largest seen in real firmware has 30
 
@@ -111,31 +114,24 @@ class Entries:
         try:
             while at < len(info):
                 start = at
-                length = _U32(info, at)[0]
-                at += 4
-                offset_size = 4
-                if length == 0xFFFFFFFF:
-                    length = _U64(info, at)[0]
-                    at += 8
-                    offset_size = 8
+                length, offset_size, at = length_at(info, at)
                 end = at + length
                 if length == 0 or end > len(info):
                     raise Malformed(f"unit at {start:#x} runs past .debug_info")
                 version = _U16(info, at)[0]
                 at += 2
-                kind = 1
                 if version >= 5:
                     kind = info[at]
                     address_size = info[at + 1]
                     at += 2
-                    abbrev = (_U64 if offset_size == 8 else _U32)(info, at)[0]
+                    abbrev = offset_at(info, at, offset_size)
                     at += offset_size
                     if kind in (2, 6):  # type units: signature and offset
                         at += 8 + offset_size
                     elif kind in (4, 5):  # skeleton and split units: the unit's id
                         at += 8
                 else:
-                    abbrev = (_U64 if offset_size == 8 else _U32)(info, at)[0]
+                    abbrev = offset_at(info, at, offset_size)
                     at += offset_size
                     address_size = info[at]
                     at += 1
@@ -356,14 +352,14 @@ class Entries:
             return string_at(self._str, value)
         if form == 0x1F:
             return string_at(self.elf.section(".debug_line_str"), value)
-        if form in (0x1A, 0x25, 0x26, 0x27, 0x28, 0x1F02):
+        if form in _STRX_FORMS:
             offsets = self.elf.section(".debug_str_offsets")
             at = unit.str_offsets_base + value * unit.offset_size
-            return string_at(self._str, (_U64 if unit.offset_size == 8 else _U32)(offsets, at)[0])
+            return string_at(self._str, offset_at(offsets, at, unit.offset_size))
         raise Malformed(f"form {form:#x} is no string")
 
     def address(self, unit: Unit, form: int, value: int) -> int:
-        if form in (0x1B, 0x29, 0x2A, 0x2B, 0x2C, 0x1F01):
+        if form in _ADDRX_FORMS:
             return int(_U32(self.elf.section(".debug_addr"), unit.addr_base + value * unit.address_size)[0])
         return value
 
@@ -378,7 +374,7 @@ class Entries:
             return ()
         low = self.address(unit, *found[AT_LOW_PC])
         form, value = found[AT_HIGH_PC]
-        high = self.address(unit, form, value) if form in (0x01, 0x1B, 0x29, 0x2A, 0x2B, 0x2C, 0x1F01) else low + value
+        high = self.address(unit, form, value) if form == 0x01 or form in _ADDRX_FORMS else low + value
         return ((low, high),) if low < high <= 1 << 32 and keep(low) else ()
 
     def _range_list(self, unit: Unit, at: int) -> list[tuple[int, int]]:
@@ -406,10 +402,8 @@ class Entries:
         data = self._rnglists
         at = value
         if form == 0x23:  # rnglistx: an index into the offsets behind the header
-            at = (
-                unit.rnglists_base
-                + (_U64 if unit.offset_size == 8 else _U32)(data, unit.rnglists_base + value * unit.offset_size)[0]
-            )
+            base_at = unit.rnglists_base
+            at = base_at + offset_at(data, base_at + value * unit.offset_size, unit.offset_size)
         base = unit.base
         out: list[tuple[int, int]] = []
         begin = at
@@ -447,7 +441,13 @@ class Entries:
             self.budget.spend(at - begin)
         return out
 
-    def after(self, abbrev: Abbrev, unit: Unit, at: int, base: int) -> int:
+    def past(self, abbrev: Abbrev, unit: Unit, at: int) -> int:
+        """Where the siblings go on of a DIE whose attributes begin at `at`: its children are jumped over."""
+        if not abbrev.children:
+            return self.skip(abbrev, unit, at)
+        return self.after(abbrev, unit, at) or self.end_of_children(unit, self.skip(abbrev, unit, at))
+
+    def after(self, abbrev: Abbrev, unit: Unit, at: int) -> int:
         """Where the DIE's sibling stands (DW_AT_sibling), or 0. A reference backwards or out of the unit raises."""
         if abbrev.sibling_at is None:
             return 0
@@ -455,11 +455,11 @@ class Entries:
         place = at + distance
         data = self.info
         if size == 4:
-            after = base + _U32(data, place)[0]
+            after = unit.offset + _U32(data, place)[0]
         elif size == 2:
-            after = base + _U16(data, place)[0]
+            after = unit.offset + _U16(data, place)[0]
         else:
-            after = base + data[place]
+            after = unit.offset + data[place]
         if not at < after <= unit.end:
             raise Malformed("sibling reference out of place")
         return int(after)
@@ -468,7 +468,6 @@ class Entries:
         """Where the siblings go on of a DIE whose first child stands at `at`."""
         data = self.info
         abbrevs = self.abbrevs(unit)
-        base = unit.offset
         end = unit.end
         begin = at
         depth = 1
@@ -486,7 +485,7 @@ class Entries:
                     continue
                 abbrev = abbrevs[code]
                 if abbrev.children:
-                    after = self.after(abbrev, unit, at, base)
+                    after = self.after(abbrev, unit, at)
                     if after:
                         at = after
                         continue

@@ -9,9 +9,19 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 
-from espmon.symbolize.abbrev import AT_ABSTRACT_ORIGIN, AT_CALL_FILE, AT_CALL_LINE
+from espmon.symbolize.abbrev import (
+    AT_ABSTRACT_ORIGIN,
+    AT_CALL_FILE,
+    AT_CALL_LINE,
+    KIND_BLOCK,
+    KIND_FUNCTION,
+    KIND_INLINED,
+    KIND_LEAF,
+    KIND_NAMESPACE,
+    KIND_SCOPE,
+)
+from espmon.symbolize.encoding import FAULTS, Malformed, uleb
 from espmon.symbolize.entries import Entries, Function, Node, Unit
-from espmon.symbolize.lines import FAULTS, Malformed, uleb
 from espmon.symbolize.ranges import painted
 
 _MAX_DEPTH = 256
@@ -49,17 +59,15 @@ class Functions:
         Namespaces are walked into, everything else is jumped over. A scope is (start, end, index of the one around it or
         -1), in tree order.
         """
-        data = self._entries.info
-        abbrevs = self._entries.abbrevs(unit)
-        base = unit.offset
-        self._entries.budget.spend(min(end, unit.end) - at)
+        entries = self._entries
+        data, abbrevs, skip = entries.info, entries.abbrevs(unit), entries.skip
+        entries.budget.spend(min(end, unit.end) - at)
         code, at = uleb(data, at)
         abbrev = abbrevs[code]
         if not abbrev.children:
             return
-        at = self._entries.skip(abbrev, unit, at)
+        at = skip(abbrev, unit, at)
         open_: list[int] = []  # indexes into scopes of the namespaces that we are in
-        skip = self._entries.skip
         while at < end:
             start = at
             code = data[at]
@@ -74,94 +82,74 @@ class Functions:
                 continue
             abbrev = abbrevs[code]
             kind = abbrev.kind
-            if kind == 0:
+            if kind == KIND_LEAF:
                 at = at + abbrev.size if abbrev.size >= 0 else skip(abbrev, unit, at)
                 continue
-            if kind == 4:
-                found, body = self._entries.attributes(unit, abbrev, at)
-                ranges = self._entries.ranges_of(unit, found)
-                after = self._entries.after(abbrev, unit, at, base) if abbrev.children else body
-                function = Function(start, ranges, body if abbrev.children else 0, after)
+            if kind == KIND_FUNCTION:
+                found, body = entries.attributes(unit, abbrev, at)
+                ranges = entries.ranges_of(unit, found)
+                after = entries.after(abbrev, unit, at) if abbrev.children else body
                 if ranges:
-                    functions.append(function)
-                if after == 0:
-                    after = self._entries.end_of_children(unit, body)
-                if abbrev.children:
-                    scopes.append((start, after, open_[-1] if open_ else -1))
-                at = after
-                continue
-            if kind == 3:
+                    functions.append(Function(start, ranges, body if abbrev.children else 0, after))
+                at = after or entries.end_of_children(unit, body)
+            elif kind == KIND_NAMESPACE:
                 if len(open_) > _MAX_DEPTH:
                     raise Malformed("namespaces nested without end")
                 scopes.append((start, end, open_[-1] if open_ else -1))
                 open_.append(len(scopes) - 1)
                 at = skip(abbrev, unit, at)
                 continue
-            # something with children that need not be looked at now
-            if not abbrev.children:
-                at = skip(abbrev, unit, at)
-                continue
-            after = self._entries.after(abbrev, unit, at, base)
-            if after == 0:
-                after = self._entries.end_of_children(unit, skip(abbrev, unit, at))
-            if kind == 2:
-                scopes.append((start, after, open_[-1] if open_ else -1))
-            at = after
+            else:
+                at = entries.past(abbrev, unit, at)
+            if abbrev.children and kind in (KIND_FUNCTION, KIND_SCOPE):
+                scopes.append((start, at, open_[-1] if open_ else -1))
 
-    def body(
-        self, unit: Unit, function: Function
-    ) -> list[Node]:
+    def body(self, unit: Unit, function: Function) -> list[Node]:
         """What is inlined into `function`, in tree order. Raises any of FAULTS."""
-        if function.nodes is not None:
-            return function.nodes
+        if function.nodes is None:
+            function.nodes = self._inlined(unit, function) if function.body else []
+        return function.nodes
+
+    def _inlined(self, unit: Unit, function: Function) -> list[Node]:
+        entries = self._entries
+        data, abbrevs, skip = entries.info, entries.abbrevs(unit), entries.skip
         nodes: list[Node] = []
-        if function.body:
-            data = self._entries.info
-            abbrevs = self._entries.abbrevs(unit)
-            base = unit.offset
-            end = function.after or unit.end
-            at = function.body
-            parents = [-1]
-            skip = self._entries.skip
-            try:
-                while at < end:
-                    start = at
-                    code = data[at]
-                    at += 1
-                    if code >= 0x80:
-                        code, at = uleb(data, start)
-                    elif code == 0:
-                        parents.pop()
-                        if not parents:
-                            break
-                        continue
-                    abbrev = abbrevs[code]
-                    kind = abbrev.kind
-                    if kind == 0:
-                        at = at + abbrev.size if abbrev.size >= 0 else skip(abbrev, unit, at)
-                    elif kind == 5:
-                        found, at = self._entries.attributes(unit, abbrev, at)
-                        origin = found.get(AT_ABSTRACT_ORIGIN)
-                        call_file = found.get(AT_CALL_FILE, (0, 0))[1]
-                        call_line = found.get(AT_CALL_LINE, (0, 0))[1]
-                        nodes.append(
-                            (self._entries.ranges_of(unit, found), origin[1] if origin else None, parents[-1], call_file, call_line)
-                        )
-                        if abbrev.children:
-                            parents.append(len(nodes) - 1)
-                    elif kind == 6:
-                        at = skip(abbrev, unit, at)
-                        parents.append(parents[-1])
-                    elif abbrev.children:
-                        after = self._entries.after(abbrev, unit, at, base)
-                        at = after or self._entries.end_of_children(unit, skip(abbrev, unit, at))
-                    else:
-                        at = skip(abbrev, unit, at)
-                    if len(parents) > _MAX_DEPTH:
-                        raise Malformed("blocks nested without end")
-            finally:
-                self._entries.budget.spend(at - function.body)
-        function.nodes = nodes
+        parents = [-1]
+        at, end = function.body, function.after or unit.end
+        try:
+            while at < end:
+                start = at
+                code = data[at]
+                at += 1
+                if code >= 0x80:
+                    code, at = uleb(data, start)
+                elif code == 0:
+                    parents.pop()
+                    if not parents:
+                        break
+                    continue
+                abbrev = abbrevs[code]
+                kind = abbrev.kind
+                if kind == KIND_LEAF:
+                    at = at + abbrev.size if abbrev.size >= 0 else skip(abbrev, unit, at)
+                elif kind == KIND_INLINED:
+                    found, at = entries.attributes(unit, abbrev, at)
+                    origin = found.get(AT_ABSTRACT_ORIGIN)
+                    call_file = found.get(AT_CALL_FILE, (0, 0))[1]
+                    call_line = found.get(AT_CALL_LINE, (0, 0))[1]
+                    ranges = entries.ranges_of(unit, found)
+                    nodes.append((ranges, origin[1] if origin else None, parents[-1], call_file, call_line))
+                    if abbrev.children:
+                        parents.append(len(nodes) - 1)
+                elif kind == KIND_BLOCK:
+                    at = skip(abbrev, unit, at)
+                    parents.append(parents[-1])
+                else:
+                    at = entries.past(abbrev, unit, at)
+                if len(parents) > _MAX_DEPTH:
+                    raise Malformed("blocks nested without end")
+        finally:
+            entries.budget.spend(at - function.body)
         return nodes
 
     def function_at(self, unit: Unit, address: int) -> Function | None:
@@ -210,7 +198,7 @@ class Functions:
                 if code >= 0x80:
                     code, at = uleb(data, start)
                 abbrev = abbrevs[code]
-                if abbrev.kind != 4:
+                if abbrev.kind != KIND_FUNCTION:
                     at = at + abbrev.size if abbrev.size >= 0 else skip(abbrev, unit, at)
                     continue
                 first = at
@@ -218,7 +206,8 @@ class Functions:
                 if start not in known:
                     ranges = self._entries.ranges_of(unit, found)
                     if ranges:
-                        nested.append(Function(start, ranges, at if abbrev.children else 0, self._entries.after(abbrev, unit, first, unit.offset)))
+                        body = at if abbrev.children else 0
+                        nested.append(Function(start, ranges, body, self._entries.after(abbrev, unit, first)))
         except FAULTS as fault:
             self._entries.faults.append(f"unit at {unit.offset:#x}: {fault}")
         functions.extend(nested)

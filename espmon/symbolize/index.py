@@ -27,8 +27,9 @@ from pathlib import Path
 
 from espmon.symbolize.dwarf import DwarfReader, FrameTuple
 from espmon.symbolize.elf import ElfFile, Symbol
+from espmon.symbolize.encoding import FAULTS
 from espmon.symbolize.entries import Function, Node, Unit
-from espmon.symbolize.lines import FAULTS, LineTable
+from espmon.symbolize.lines import LineTable
 from espmon.symbolize.ranges import painted
 
 MAGIC = b"ESPMIDX2"

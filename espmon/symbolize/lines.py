@@ -11,85 +11,10 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 from espmon.symbolize.elf import clean
+from espmon.symbolize.encoding import Budget, Malformed, length_at, offset_at, sleb, string_at, uleb
 
 _U16 = struct.Struct("<H").unpack_from
 _U32 = struct.Struct("<I").unpack_from
-_U64 = struct.Struct("<Q").unpack_from
-
-
-class Malformed(Exception):
-    """The debug information contradicts itself or ends too early. Never leaves this package."""
-
-
-# What reading damaged debug information can raise; caught where one unit ends and the next begins.
-FAULTS = (
-    Malformed,
-    IndexError,
-    struct.error,
-    KeyError,
-    ValueError,
-    OverflowError,
-    TypeError,
-    UnicodeError,
-    RecursionError,
-)
-
-
-class Budget:
-    """Bounds the work that a hostile file can ask for: bytes that may be visited, many times what an honest file needs."""
-
-    def __init__(self, limit: int) -> None:
-        self.left = limit
-
-    def spend(self, count: int) -> None:
-        """Raises Malformed once the file has asked for more than its share."""
-        self.left -= count
-        if self.left < 0:
-            raise Malformed("too much work for its size")
-
-
-def uleb(data: bytes, at: int) -> tuple[int, int]:
-    """Unsigned LEB128 at `at`: (value, next offset). Raises IndexError past the end, Malformed when absurdly long."""
-    byte = data[at]
-    at += 1
-    if byte < 0x80:
-        return byte, at
-    value = byte & 0x7F
-    shift = 7
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 140:
-            raise Malformed("LEB128 without end")
-
-
-def sleb(data: bytes, at: int) -> tuple[int, int]:
-    """Signed LEB128 at `at`: (value, next offset)."""
-    value = 0
-    shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return (value - (1 << shift) if byte & 0x40 else value), at
-        if shift > 140:
-            raise Malformed("LEB128 without end")
-
-
-def string_at(data: bytes, at: int) -> bytes:
-    """The NUL-terminated bytes at `at`, at most 64 KiB. Raises Malformed outside the section."""
-    if not 0 <= at < len(data):
-        raise Malformed("string outside its section")
-    stop = data.find(b"\0", at, at + 65536)
-    if stop < 0:
-        raise Malformed("string without end")
-    return data[at:stop]
 
 
 def is_absolute(path: str) -> bool:
@@ -134,13 +59,7 @@ class LineTable:
         self.comp_dir = comp_dir
         self._names: dict[int, str | None] = {}
         self.rows = 0
-        at = offset
-        length = _U32(section, at)[0]
-        at += 4
-        wide = length == 0xFFFFFFFF
-        if wide:
-            length = _U64(section, at)[0]
-            at += 8
+        length, offset_size, at = length_at(section, offset)
         end = at + length
         if end > len(section):
             raise Malformed("line program runs past its section")
@@ -152,8 +71,8 @@ class LineTable:
         self.version = version
         if version >= 5:
             at += 2  # address_size, segment_selector_size
-        header_length = (_U64 if wide else _U32)(section, at)[0]
-        at += 8 if wide else 4
+        header_length = offset_at(section, at, offset_size)
+        at += offset_size
         program = at + header_length
         if program > end:
             raise Malformed("line program header runs past its end")
@@ -171,7 +90,7 @@ class LineTable:
         self._dirs: list[str] = []
         self._files: list[tuple[str, int]] = []
         if version >= 5:
-            self._read_tables5(section, at, program, wide, strings)
+            self._read_tables5(section, at, program, offset_size, strings)
         else:
             self._read_tables(section, at, program)
         if line_range == 0:
@@ -198,7 +117,7 @@ class LineTable:
             if at > stop:
                 raise Malformed("file table runs past the header")
 
-    def _read_tables5(self, data: bytes, at: int, stop: int, wide: bool, strings: LineStrings) -> None:
+    def _read_tables5(self, data: bytes, at: int, stop: int, offset_size: int, strings: LineStrings) -> None:
         for table in (0, 1):
             formats = []
             count = data[at]
@@ -217,8 +136,8 @@ class LineTable:
                     text: bytes | None = None
                     number = 0
                     if form == 0x1F or form == 0x0E:  # line_strp, strp
-                        ref = (_U64 if wide else _U32)(data, at)[0]
-                        at += 8 if wide else 4
+                        ref = offset_at(data, at, offset_size)
+                        at += offset_size
                         if content == 1:
                             text = strings(".debug_line_str" if form == 0x1F else ".debug_str", ref)
                     elif form == 0x08:  # string

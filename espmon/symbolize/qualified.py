@@ -17,9 +17,9 @@ from espmon.symbolize.abbrev import (
     TYPES,
 )
 from espmon.symbolize.elf import clean
+from espmon.symbolize.encoding import FAULTS, uleb
 from espmon.symbolize.entries import Entries, Unit
 from espmon.symbolize.functions import Functions
-from espmon.symbolize.lines import FAULTS, uleb
 
 _MAX_NAME = 8192  # characters, scopes included; templates get long, but not that long
 _UNNAMED = "{unnamed type}"
@@ -139,19 +139,13 @@ class QualifiedNames:
                         break
                     continue
                 abbrev = self._entries.abbrevs(unit)[code]
-                if not abbrev.children:
-                    at = self._entries.skip(abbrev, unit, at)
-                    continue
-                if abbrev.kind in (KIND_BLOCK, KIND_INLINED):
+                if abbrev.children and abbrev.kind in (KIND_BLOCK, KIND_INLINED):
                     at = self._entries.skip(abbrev, unit, at)
                     depth += 1
                     continue
-                after = self._entries.after(abbrev, unit, at, unit.offset) or self._entries.end_of_children(
-                    unit, self._entries.skip(abbrev, unit, at)
-                )
-                if abbrev.tag in SCOPES:
-                    scopes.append((start, after, -1))
-                at = after
+                at = self._entries.past(abbrev, unit, at)
+                if abbrev.children and abbrev.tag in SCOPES:
+                    scopes.append((start, at, -1))
         finally:
             self._entries.budget.spend(at - begin)
 

@@ -1,4 +1,4 @@
-"""A daemon as a process, boards on ptys or sim://: what the daemon's tests and the soak share."""
+"""A daemon as a process, or a supervisor in this one, with boards on ptys or sim://: what the daemon's tests and the soak share."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from espmon.app.config import read_config
+from espmon.app.supervisor import Supervisor
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -166,3 +169,17 @@ def running(daemon: DaemonProcess, *, wait: bool = True) -> Iterator[DaemonProce
     finally:
         if daemon.process is not None:
             daemon.kill()
+
+
+@contextlib.contextmanager
+def supervising(folder: Path, board: PtyBoard) -> Iterator[Supervisor]:
+    """A supervisor that watches `board` as ``b``; `folder` gets ``espmon.toml``, its state and the log."""
+    config = folder / "espmon.toml"
+    config.write_text(f'[log]\nlow_water = 0\n[[port]]\nname = "b"\nmatch = {{ device = "{board.path}" }}\nbaud = 115200\n')
+    supervisor = Supervisor(read_config(config), folder / "state", folder / "log")
+    supervisor.start()
+    try:
+        until(lambda: supervisor.watches["b"].state == "run", what="opening")
+        yield supervisor
+    finally:
+        supervisor.stop(2.0)

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from espmon.app.assignment import Candidate, assign
 from espmon.app.config import (
     SETTINGS,
-    Candidate,
     ConfigProblem,
     ImageFile,
-    assign,
     find_lines,
     parse_config,
     read_config,

@@ -15,17 +15,14 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("Unix sockets and boards on ptys are POSIX", allow_module_level=True)
 
-sys.path.insert(0, str(Path(__file__).parent))
-from daemon_rig import PtyBoard, until
-
 from espmon.app import control
-from espmon.app.config import read_config
 from espmon.app.control import ControlServer, refuse_open_folder
 from espmon.app.daemon import lock_state
 from espmon.app.supervisor import Supervisor
 from espmon.app.watch import ATTACH_BYTES
 from espmon.app.wire import Place, Wire, ask, ask_once
 from espmon.errors import UsageProblem
+from tests.app.daemon_rig import PtyBoard, supervising, until
 
 
 @pytest.fixture
@@ -35,13 +32,8 @@ def board(tmp_path: Path) -> PtyBoard:
 
 @pytest.fixture
 def supervisor(tmp_path: Path, board: PtyBoard) -> Iterator[Supervisor]:
-    config = tmp_path / "espmon.toml"
-    config.write_text(f'[log]\nlow_water = 0\n[[port]]\nname = "b"\nmatch = {{ device = "{board.path}" }}\nbaud = 115200\n')
-    made = Supervisor(read_config(config), tmp_path / "state", tmp_path / "log")
-    made.start()
-    until(lambda: made.watches["b"].state == "run", what="opening")
-    yield made
-    made.stop(2.0)
+    with supervising(tmp_path, board) as made:
+        yield made
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("boards on ptys are POSIX", allow_module_level=True)
 
-sys.path.insert(0, str(Path(__file__).parent))
-from daemon_rig import DaemonProcess, PtyBoard, running, until
+from tests.app.daemon_rig import DaemonProcess, PtyBoard, running, until
 
 from espmon.app.wire import Place, ask_once
 

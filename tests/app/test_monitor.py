@@ -11,16 +11,9 @@ import threading
 
 import pytest
 
-from tests.fakes.watched_pty import Espmon, PtyBoard, wait_until
+from tests.fakes.watched_pty import Espmon, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminals on Windows")
-
-
-@pytest.fixture
-def board(tmp_path):
-    board = PtyBoard(tmp_path / "board")
-    yield board
-    board.unplug()
 
 
 def test_download_mode_that_was_asked_for_is_no_mishap():
@@ -35,21 +28,6 @@ def test_download_mode_that_was_asked_for_is_no_mishap():
         assert run.end() == 0
     finally:
         run.close()
-
-
-@pytest.fixture
-def espmon(board):
-    running = []
-
-    def start(*args, **options):
-        each = Espmon(board.name, *args, **options)
-        running.append(each)
-        each.wait_for("115200") if "--json" not in args else each.wait_for('"opened"')
-        return each
-
-    yield start
-    for each in running:
-        each.close()
 
 
 # --- text -----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.watched_pty import ROOT, Espmon, PtyBoard
+from tests.fakes.watched_pty import ROOT, Espmon
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminals on Windows")
 
@@ -23,28 +23,6 @@ CRASH = (
     b"3fffffc0:  00000000 00000000 00000000 4010013c  \r\n<<<stack<<<\r\n\r\n"
     b"--------------- CUT HERE FOR EXCEPTION DECODER ---------------\r\n"
 )
-
-
-@pytest.fixture
-def board(tmp_path):
-    board = PtyBoard(tmp_path / "board")
-    yield board
-    board.unplug()
-
-
-@pytest.fixture
-def espmon(board):
-    running = []
-
-    def start(*args, **options):
-        each = Espmon(board.name, *args, **options)
-        running.append(each)
-        each.wait_for("115200" if "--json" not in args else '"opened"')
-        return each
-
-    yield start
-    for each in running:
-        each.close()
 
 
 def test_a_crash_is_shown_with_its_file_line_and_source(board, espmon):

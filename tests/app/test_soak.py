@@ -10,7 +10,6 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the soak reads /proc", allow_module_level=True)
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.soak import daemon as soak
 
 

@@ -14,15 +14,13 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("boards on ptys are POSIX", allow_module_level=True)
 
-sys.path.insert(0, str(Path(__file__).parent))
-from daemon_rig import PtyBoard, until
-
 import espmon.events as ev
 from espmon.app.config import read_config
 from espmon.app.supervisor import Supervisor
 from espmon.app.watch import ATTACH_BYTES, Attached, Watch
 from espmon.errors import PortGone
 from espmon.store.database import Database
+from tests.app.daemon_rig import PtyBoard, supervising, until
 
 
 @pytest.fixture
@@ -32,13 +30,8 @@ def board(tmp_path: Path) -> PtyBoard:
 
 @pytest.fixture
 def supervisor(tmp_path: Path, board: PtyBoard) -> Iterator[Supervisor]:
-    config = tmp_path / "espmon.toml"
-    config.write_text(f'[[port]]\nname = "b"\nmatch = {{ device = "{board.path}" }}\nbaud = 115200\n')
-    made = Supervisor(read_config(config), tmp_path / "state", tmp_path / "log")
-    made.start()
-    until(lambda: made.watches["b"].state == "run", what="opening")
-    yield made
-    made.stop(2.0)
+    with supervising(tmp_path, board) as made:
+        yield made
 
 
 def test_a_port_lost_by_its_borrower_does_not_stop_who_decodes(supervisor: Supervisor, board: PtyBoard) -> None:

@@ -25,10 +25,11 @@ from espmon.events import (
     ResetCause,
     Text,
 )
-from espmon.sinks.console import Console, crash_lines, short_path
+from espmon.sinks.console import Console
 from espmon.sinks.lines import LineWatch
 from espmon.sinks.screen import Screen
 from espmon.sinks.textlog import TextLog
+from espmon.sinks.words import crash_lines, short_path
 
 CRASH = Crash(
     kind="exception",

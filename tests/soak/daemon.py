@@ -22,12 +22,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from tests.app.daemon_rig import DaemonProcess, PtyBoard, until
+from tests.app.recovery_rig import flash_of, good_pieces
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "app"))
-
-from daemon_rig import DaemonProcess, PtyBoard, until  # noqa: E402
-
-from tests.app.recovery_rig import flash_of, good_pieces  # noqa: E402
 
 
 @dataclass

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,10 +19,11 @@ from typing import Any, Self
 import pytest
 import serial
 
-from espmon.bootloader.actions import Action, Discard, Note, Now, Receive, Send, SetBaud, SetLines, Steps, Wait
+from espmon.bootloader.actions import Action, Discard, Note, Now, Receive, Send, SetBaud, SetLines, Wait
 from espmon.bootloader.resets import HARD, SEQUENCES
 from espmon.bootloader.session import Rung, SessionPlan
 from espmon.bootloader.stub.client import start
+from tests.stub.interpreter import Interpreter
 
 FLASH_SIZE = 4 << 20
 
@@ -44,7 +44,7 @@ def plan(rate: int, **more: Any) -> SessionPlan:
     )
 
 
-class Player:
+class Player(Interpreter):
     """Interprets actions on a pyserial port; what the modem lines do is the subclass's."""
 
     def __init__(self, device: Path) -> None:
@@ -84,16 +84,6 @@ class Player:
             case _:
                 raise AssertionError(action)
         return None
-
-    def run(self, steps: Steps[Any]) -> Any:
-        """Run Steps to their end."""
-        generator: Generator[Action, Any, Any] = steps
-        try:
-            action = generator.send(None)
-            while True:
-                action = generator.send(self.perform(action))
-        except StopIteration as end:
-            return end.value
 
 
 class Rig(Player):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from espmon.board.board import Board
 from espmon.board.own_stub import plain, stuffed
 from espmon.board.settings import BoardSettings
-from espmon.bootloader.actions import Action, Discard, Note, Now, Receive, Send, SetBaud, SetLines, Steps, Wait
+from espmon.bootloader.actions import Action, Discard, Note, Now, Receive, Send, SetBaud, SetLines, Wait
 from espmon.bootloader.errors import LoaderProblem
 from espmon.bootloader.loader import StubPayload
 from espmon.bootloader.loaders import LOADERS
@@ -23,12 +22,13 @@ from espmon.bootloader.stub.client import OwnStub
 from espmon.bootloader.stub.errors import FlashProtected
 from espmon.bootloader.stub.protocol import Frame, decode, encode
 from espmon.bootloader.write import Region, write_regions
+from tests.stub.interpreter import Interpreter
 from tests.stub.sessions import some
 
 BLANK = b"\xff"
 
 
-class Bench:
+class Bench(Interpreter):
     """A virtual board without a wall clock, and an interpreter of actions in front of it."""
 
     def __init__(self, flash: bytes = b"", **settings: Any) -> None:
@@ -67,15 +67,6 @@ class Bench:
             case _:
                 raise AssertionError(action)
         return None
-
-    def run(self, steps: Steps[Any]) -> Any:
-        generator: Generator[Action, Any, Any] = steps
-        try:
-            action = generator.send(None)
-            while True:
-                action = generator.send(self.perform(action))
-        except StopIteration as end:
-            return end.value
 
 
 def plan(rate: int, **more: Any) -> SessionPlan:

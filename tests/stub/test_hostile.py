@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +16,7 @@ from espmon.bootloader.link import Link
 from espmon.bootloader.loaders import LOADERS
 from espmon.bootloader.stub.client import OwnStub, find
 from espmon.bootloader.stub.protocol import REPLY, FrameReader, Hello, Op, encode
+from tests.stub.interpreter import Interpreter
 
 HELLO = Hello(
     version=1, window=16384, divider=451, flash_id=0x1640EF, status=0, flash_size=4 << 20,
@@ -25,7 +26,7 @@ HELLO = Hello(
 LIMIT_S = 400.0
 
 
-class Nonsense:
+class Nonsense(Interpreter):
     """The other end: knows which tags and commands came, and makes the most of it."""
 
     def __init__(self, seed: int) -> None:
@@ -53,6 +54,7 @@ class Nonsense:
         return encode(op, chance.choice(self.tags), argument, body[:4096])
 
     def perform(self, action: Action) -> Any:
+        assert self.now < LIMIT_S, "no end in sight"
         match action:
             case Send(data):
                 for frame in self.reader.feed(data)[1]:
@@ -75,16 +77,6 @@ class Nonsense:
             case _:
                 raise AssertionError(action)
         return None
-
-    def run(self, steps: Steps[Any]) -> Any:
-        generator: Generator[Action, Any, Any] = steps
-        try:
-            action = generator.send(None)
-            while True:
-                assert self.now < LIMIT_S, "no end in sight"
-                action = generator.send(self.perform(action))
-        except StopIteration as end:
-            return end.value
 
 
 OPERATIONS: dict[str, Callable[[OwnStub], Steps[Any]]] = {
