@@ -16,9 +16,8 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("boards on ptys are POSIX", allow_module_level=True)
 
-from tests.app.daemon_rig import DaemonProcess, PtyBoard, running, until
-
 from espmon.app.wire import Place, ask_once
+from tests.app.daemon_rig import DaemonProcess, PtyBoard, running, until
 
 BOOT = b"\r\n ets Jan  8 2013,rst cause:4, boot mode:(3,6)\r\n\r\nwdt reset\r\nload 0x4010f000, len 3584, room 16 \r\n"
 CRASH = (Path(__file__).parents[1] / "corpus" / "020-exc28-full-cont-stack" / "log.txt").read_bytes()
