@@ -9,8 +9,9 @@ where a frame first sees them; a digit is said only when every other value costs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 
 from espmon.uart.wire import BITS_PER_CHAR, NOTHING, RECEIVERS, Reception, waveform
@@ -123,20 +124,69 @@ class Banner:
     error: float = 0.0
 
 
+def _odd_receivers(received_at: int, sent_at: int) -> Sequence[int]:
+    """Where a frame covers few bits, one that starts anywhere can be read as nearly anything."""
+    return _ODD_RECEIVERS if received_at < 2.5 * sent_at else _ODD_RECEIVERS[:2]
+
+
+@lru_cache(maxsize=8)
+def _seeds(received_at: int, sent_at: int) -> dict[int, float]:
+    """Three received bytes in a row -> the edge of the fixed words that the first of them can start at. Takes 0.15 s."""
+    seeds: dict[int, float] = {}
+    keys = [(error, r) for error in _SEED_ERRORS for r in (0, 1, 2, 4, 5, 6)]
+    for error, receiver in keys + [(error, r) for error in _ODD_SEED_ERRORS for r in _odd_receivers(received_at, sent_at)]:
+        reception = Reception(received_at / (sent_at * (1 + error)), RECEIVERS[receiver])
+        steps: dict[float, tuple[tuple[int, float], ...]] = {}
+        todo = [0.0]
+        while todo:
+            pos = todo.pop()
+            if pos in steps or pos >= _PREFIX_END:
+                continue
+            steps[pos] = tuple(_bytes_from(reception, pos))
+            todo.extend(p for _, p in steps[pos])
+        for pos, first in steps.items():
+            for a, p in first:
+                for b, q in steps.get(p, ()):
+                    for c, _ in steps.get(q, ()):
+                        seeds.setdefault(a << 16 | b << 8 | c, pos)
+    # zeros come of anything that is much slower, and of a line held low
+    seeds.pop(0, None)
+    return seeds
+
+
+@lru_cache(maxsize=8)
+def _line_ends(received_at: int, sent_at: int) -> frozenset[bytes]:
+    ends = set()
+    for error in (0.0, -0.02, 0.02):
+        for receiver in range(_ODD_RECEIVERS[0]):
+            reception = Reception(received_at / (sent_at * (1 + error)), RECEIVERS[receiver])
+            for char in range(0x20, 0x7F):
+                wave = waveform(bytes((0x30, char, 13, 10)))
+                todo: list[tuple[float, bytes]] = [(0.0, b"")]
+                seen = set(todo)
+                while todo:
+                    pos, before = todo.pop()
+                    for byte, ahead in reception.frames_at(wave, pos):
+                        pair = before[-1:] + (bytes((byte,)) if byte != NOTHING else b"")
+                        if ahead < 0:
+                            if len(pair) == 2:
+                                ends.add(pair)
+                        elif (pos + ahead, pair) not in seen:
+                            seen.add((pos + ahead, pair))
+                            todo.append((pos + ahead, pair))
+    return frozenset(ends)
+
+
 class BannerReader:
-    """Reads banners that were sent at `sent_at` and received at `received_at` baud. Keeps its tables between calls."""
+    """Reads banners that were sent at `sent_at` and received at `received_at` baud. What all readers of these two rates need is made once."""
 
     def __init__(self, received_at: int, sent_at: int = ROM_RATE) -> None:
         self.received_at = received_at
         self.sent_at = sent_at
         self._receptions: dict[tuple[float, int], Reception] = {}
-        self._seeds: dict[int, float] = {}
-        self._beginnings: frozenset[bytes] = frozenset()
-        self._line_ends: frozenset[bytes] = frozenset()
         self._best: list[tuple[float, int]] = []
         scaled = received_at * ROM_RATE / sent_at
-        # where a frame covers few bits, one that starts anywhere can be read as nearly anything
-        self._odd = _ODD_RECEIVERS if scaled < 2.5 * ROM_RATE else _ODD_RECEIVERS[:2]
+        self._odd = _odd_receivers(received_at, sent_at)
         self._work = 0  # states of searches gone through
         self._most_work = _WORK
         self._begun, self._seen = b"", 0  # beginning and length of what was read last
@@ -157,34 +207,11 @@ class BannerReader:
             found = self._receptions[key] = Reception(ratio, RECEIVERS[receiver])
         return found
 
-    def _seed_table(self) -> dict[int, float]:
-        """Three received bytes in a row -> the edge of the fixed words that the first of them can start at."""
-        if not self._seeds:
-            keys = [(error, r) for error in _SEED_ERRORS for r in (0, 1, 2, 4, 5, 6)]
-            for error, receiver in keys + [(error, r) for error in _ODD_SEED_ERRORS for r in self._odd]:
-                reception = self._reception(error, receiver)
-                steps: dict[float, tuple[tuple[int, float], ...]] = {}
-                todo = [0.0]
-                while todo:
-                    pos = todo.pop()
-                    if pos in steps or pos >= _PREFIX_END:
-                        continue
-                    steps[pos] = tuple(_bytes_from(reception, pos))
-                    todo.extend(p for _, p in steps[pos])
-                for pos, first in steps.items():
-                    for a, p in first:
-                        for b, q in steps.get(p, ()):
-                            for c, _ in steps.get(q, ()):
-                                self._seeds.setdefault(a << 16 | b << 8 | c, pos)
-            # zeros come of anything that is much slower, and of a line held low
-            self._seeds.pop(0, None)
-        return self._seeds
-
     def candidates(self, received: bytes) -> Iterator[list[tuple[int, float]]]:
         """Places where the fixed words seem to stand: lists of (index of a byte, edge of the banner it may be)."""
         if not self.able or len(received) < 12:
             return
-        seeds = self._seed_table()
+        seeds = _seeds(self.received_at, self.sent_at)
         key = received[0] << 8 | received[1]
         hits: list[tuple[int, float]] = []
         for i in range(2, len(received)):
@@ -236,36 +263,14 @@ class BannerReader:
 
     def beginnings(self) -> frozenset[bytes]:
         """The first one or two bytes that are received of a banner."""
-        if not self._beginnings and self.able:
-            starts = [key for key, pos in self._seed_table().items() if pos == 0]
-            self._beginnings = frozenset(
-                b for key in starts for b in (bytes((key >> 16,)), bytes((key >> 16, key >> 8 & 255)))
-            )
-        return self._beginnings
+        if not self.able:
+            return frozenset()
+        starts = [key for key, pos in _seeds(self.received_at, self.sent_at).items() if pos == 0]
+        return frozenset(b for key in starts for b in (bytes((key >> 16,)), bytes((key >> 16, key >> 8 & 255))))
 
     def line_ends(self) -> frozenset[bytes]:
         """The last two bytes that are received of a line of the ROM before the line falls idle, after any character."""
-        if not self._line_ends and self.able:
-            ends = set()
-            for error in (0.0, -0.02, 0.02):
-                for receiver in range(_ODD_RECEIVERS[0]):
-                    reception = self._reception(error, receiver)
-                    for char in range(0x20, 0x7F):
-                        wave = waveform(bytes((0x30, char, 13, 10)))
-                        todo: list[tuple[float, bytes]] = [(0.0, b"")]
-                        seen = set(todo)
-                        while todo:
-                            pos, before = todo.pop()
-                            for byte, ahead in reception.frames_at(wave, pos):
-                                pair = before[-1:] + (bytes((byte,)) if byte != NOTHING else b"")
-                                if ahead < 0:
-                                    if len(pair) == 2:
-                                        ends.add(pair)
-                                elif (pos + ahead, pair) not in seen:
-                                    seen.add((pos + ahead, pair))
-                                    todo.append((pos + ahead, pair))
-            self._line_ends = frozenset(ends)
-        return self._line_ends
+        return _line_ends(self.received_at, self.sent_at) if self.able else frozenset()
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
