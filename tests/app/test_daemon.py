@@ -216,8 +216,8 @@ def test_an_attached_monitor_reads_boots_out_of_garbage_too(tmp_path: Path) -> N
     """As on a port of its own: the ROM talks at 74880 baud, the daemon listens at 115200."""
     config = '[[port]]\nname = "bench"\nmatch = { url = "sim://esp8266?app=uptime" }\nbaud = 115200\n'
     with running(DaemonProcess(tmp_path, config)) as daemon:
-        until(lambda: daemon.of_type("boot"), what="booting")
-        done = daemon.command("bench", "--reset", "--until", "round 1", "--timeout", "20", "--baud", "9600")
+        until(lambda: b"round 2" in daemon.raw_log("bench"), what="booting")  # round 1 is then what follows the reset
+        done = daemon.command("bench", "--reset", "--until", r"round 1\b", "--timeout", "20", "--baud", "9600")
         assert "--baud 9600 is not applied" in done.stderr
         [boot] = [line for line in done.stdout.splitlines() if line.startswith("--- Boot:")]
         assert "read from text sent at 74880 baud" in boot
