@@ -181,7 +181,7 @@ class Decoding:
                 return
         now = time.time()
         self.hurry(watch)
-        watch.rate.rate_set(now, wish.baud)
+        watch.rate_set(now, wish.baud)
         watch.log.mark("rate", now, time.monotonic(), baud=wish.baud)
         self._publisher.port_changed(watch, "rate", with_rounding(wish.reason, got), wish.baud)
 

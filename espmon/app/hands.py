@@ -131,7 +131,7 @@ class Hands:
             for each in watch.rate.before_reset(time.time()):
                 if isinstance(each, WishRate):  # the port is borrowed: ours to set
                     port.set_baud(each.baud)
-                    watch.rate.rate_set(time.time(), each.baud)
+                    watch.rate_set(time.time(), each.baud)
                 else:
                     self._decoding.sort(watch, [each])
         run_steps(port, sequence.run(), heard=watch.chunk_heard)

@@ -164,6 +164,12 @@ class Watch:
         self.heard(chunk.data, chunk.at, chunk.mono)
         self._wake()
 
+    def rate_set(self, at: float, baud: int) -> None:
+        """The port was set to `baud`: who follows the rate knows, and who is attached is woken to be told."""
+        self.rate.rate_set(at, baud)
+        for each in self.attached:
+            each.ready.set()
+
     def expect_frames(self) -> None:
         """From now on :meth:`frames_heard` gets a loader's answers."""
         self._boot_text.forget()
