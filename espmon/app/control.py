@@ -411,12 +411,11 @@ def _attach(c: Conversation) -> None:
             c.wire.send_json(_line_wish(c, watch, payload, lines))
 
     try:
-        baud = watch.rate.baud
         c.answer(
             name=watch.name,
             device=watch.device,
             state=watch.state,
-            baud=baud,
+            baud=watch.rate.baud,
             chip=watch.section.chip,
             elf=list(watch.section.elf),
             identity=asdict(watch.identity) if watch.identity else None,
@@ -426,10 +425,9 @@ def _attach(c: Conversation) -> None:
         state = watch.state
         while not closed.is_set() and not attached.closed:
             attached.ready.wait(0.5)
-            if watch.rate.baud != baud:
-                baud = watch.rate.baud
-                c.wire.send_json({"baud": baud})
             data = attached.take()
+            while attached.rates:
+                c.wire.send_json({"baud": attached.rates.popleft()})
             if data:
                 c.wire.send_frame(b"D", data)
             if attached.dropped:

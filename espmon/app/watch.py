@@ -36,6 +36,8 @@ class Attached:
         self._offered = 0
         self._taken = 0
         self.dropped = 0
+        #: rates that the port was set to and that were not told yet
+        self.rates: deque[int] = deque()
         self.closed = False
 
     def offer(self, data: bytes) -> None:
@@ -168,6 +170,7 @@ class Watch:
         """The port was set to `baud`: who follows the rate knows, and who is attached is woken to be told."""
         self.rate.rate_set(at, baud)
         for each in self.attached:
+            each.rates.append(baud)
             each.ready.set()
 
     def expect_frames(self) -> None:

@@ -18,6 +18,7 @@ import struct
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -305,14 +306,19 @@ def _self() -> str:
 _LOOK_S = 0.5  # Windows notices Ctrl-C only between two waits
 
 
-def frames(wire: Wire) -> Iterator[tuple[bytes, bytes]]:
-    """All frames until the daemon ends or the connection breaks."""
-    with contextlib.suppress(OSError, ValueError):
-        while True:
-            while not wire.waits(_LOOK_S):
-                pass
-            if (frame := wire.read_frame()) is None:
-                return
-            yield frame
-
-
+def frames(wire: Wire, timeout_s: float | None = None) -> Iterator[tuple[bytes, bytes]]:
+    """All frames until the daemon ends or the connection breaks. Raises TimeoutError after `timeout_s`."""
+    limit = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        try:
+            while not wire.waits(_LOOK_S if limit is None else max(0.0, min(_LOOK_S, limit - time.monotonic()))):
+                if limit is not None and time.monotonic() >= limit:
+                    raise TimeoutError(f"no end within {timeout_s:g} s")
+            frame = wire.read_frame()
+        except TimeoutError:
+            raise
+        except (OSError, ValueError):
+            return
+        if frame is None:
+            return
+        yield frame

@@ -191,19 +191,21 @@ class _ThroughDaemon:
     def run(self) -> int:
         """Prints what is done until it ends; the exit status."""
         from espmon.app.ending import Ending
-        from espmon.app.wire import ask, ask_once, frames
+        from espmon.app.wire import DaemonUnreachable, ask, ask_once, frames
         from espmon.cli.events import in_words
         from espmon.errors import EXIT_TIMEOUT
 
         wire, _ = ask(self._place, "events", port=self.name)
-        wire.connection.settimeout(self._timeout_s)
         ask_once(self._place, "recover", port=self.name, mode=self._mode)
         ending = Ending()
-        for _, payload in frames(wire):
-            event = json.loads(payload)
-            if event["type"] != "recovery":
-                continue
-            click.echo(payload.decode() if self._as_json else in_words(event))
-            if (status := ending.seen(event["step"], event["outcome"])) is not None:
-                return status
-        return EXIT_TIMEOUT
+        try:
+            for _, payload in frames(wire, self._timeout_s):
+                event = json.loads(payload)
+                if event["type"] != "recovery":
+                    continue
+                click.echo(payload.decode() if self._as_json else in_words(event))
+                if (status := ending.seen(event["step"], event["outcome"])) is not None:
+                    return status
+        except TimeoutError:
+            return EXIT_TIMEOUT
+        raise DaemonUnreachable(f"the daemon at {self._place} has ended; `espmon status` tells whether it runs again, and what became of the recovery")

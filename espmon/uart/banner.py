@@ -129,7 +129,7 @@ def _odd_receivers(received_at: int, sent_at: int) -> Sequence[int]:
     return _ODD_RECEIVERS if received_at < 2.5 * sent_at else _ODD_RECEIVERS[:2]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)  # more than the standard rates at which banners can be read
 def _seeds(received_at: int, sent_at: int) -> dict[int, float]:
     """Three received bytes in a row -> the edge of the fixed words that the first of them can start at. Takes 0.15 s."""
     seeds: dict[int, float] = {}
@@ -154,7 +154,7 @@ def _seeds(received_at: int, sent_at: int) -> dict[int, float]:
     return seeds
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _line_ends(received_at: int, sent_at: int) -> frozenset[bytes]:
     ends = set()
     for error in (0.0, -0.02, 0.02):
