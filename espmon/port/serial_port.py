@@ -498,8 +498,8 @@ class SerialPort:
         """How many bytes the driver has counted that came without their stop bit, breaks among them, since some time in the
         past; None where it doesn't say.
 
-        Linux: drivers of FTDI adapters, of CDC-ACM and of most built-in UARTs count; those of CH340 and PL2303 never do and
-        say 0, CP210x only with parity checks on. Windows and macOS aren't asked. A virtual board counts if it is told to.
+        Linux: drivers of most built-in UARTs count each; FTDI's counts at most one per USB packet, CDC-ACM's one per notice of
+        the device; those of CH340 and PL2303 never do and say 0, CP210x only with parity checks on. Windows and macOS aren't asked. A virtual board counts if it is told to.
         """
         if self.device.startswith("sim://"):
             count = getattr(self._serial, "damaged", None)

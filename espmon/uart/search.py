@@ -51,6 +51,14 @@ _PATIENT_S = 1.0
 #: rate: 0.3 to 0.6; a bad cable at the right rate: below 0.02). None damaged proves nothing: at half of the sender's
 #: rate every stop bit is sampled in one of the sender's
 _DAMAGED = 0.1
+#: FTDI's driver counts once a packet of up to 62 bytes, CDC-ACM's once a notice: there nearly every read that is not larger
+#: has to hold one, of so many reads
+_DAMAGED_READS = 0.9
+_PACKET = 62
+_READS = 8
+#: and it goes on, in so many stretches of this length: a boot ROM at a rate of its own is damaged too, and over in one or two
+_DAMAGED_STRETCHES = 4
+_STRETCH_S = 0.25
 #: garbage needed to leave a rate that read well when a driver proves it: more than a boot ROM's text, and longer
 _ENOUGH_DAMAGED = 100
 _ENOUGH_DAMAGED_S = 1.0
@@ -83,6 +91,38 @@ class ChangeRate:
 
     rate: int
     why: str
+
+
+class _Damage:
+    """What a driver counts of bytes that came without their stop bit, since the garbage began."""
+
+    def __init__(self) -> None:
+        self._total: int | None = None  # as the driver counts, since whenever; None: it doesn't say
+        self.begin()
+
+    def begin(self) -> None:
+        """Whatever was counted so far is not of the garbage that may begin now."""
+        self._counted = self._reads = self._damaged_reads = self._stretches = 0
+        self._stretch: int | None = None
+
+    def read(self, total: int, at: float) -> None:
+        """A read at `at` brought the driver's count to `total`."""
+        new = max(0, total - self._total) if self._total is not None else 0
+        self._total = total
+        self._reads += 1
+        if new:
+            self._counted += new
+            self._damaged_reads += 1
+            if (stretch := int(at / _STRETCH_S)) != self._stretch:
+                self._stretch = stretch
+                self._stretches += 1
+
+    def proves(self, count: int) -> bool:
+        """True when `count` bytes of garbage were certainly not sent at our rate."""
+        if self._stretches < _DAMAGED_STRETCHES:
+            return False
+        packets = self._reads >= _READS and count <= _PACKET * self._reads
+        return self._counted >= _DAMAGED * count or (packets and self._damaged_reads >= _DAMAGED_READS * self._reads)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,10 +211,8 @@ class RateSearch:
         self._refused: set[int] = set()
         self._unanswered: dict[int, int] = {}
         self._hops = 0
-        #: bytes that came without their stop bit, as the driver counts, now and when the garbage began; None: it doesn't say
-        self._damaged: int | None = None
-        self._damaged_before = 0
-        #: the rate that read well, and when to return to it, while something faster is looked for
+        self._damage = _Damage()
+        #: a rate to return to and when, while something faster is looked for
         self._return: tuple[int, float] | None = None
 
     # --- what is heard ---------------------------------------------------------------------------------------------
@@ -188,11 +226,12 @@ class RateSearch:
         """True as long after a change of rate as bytes may arrive that were received before it."""
         return at - self.changed_at < _SETTLE_S
 
-    def count_damaged(self, damaged: int, held: bool) -> None:
-        """`damaged`: bytes without their stop bit that the driver has counted so far; `held`: what came before is not told yet."""
-        if self._damaged is None or damaged < self._damaged or not (held or self._garbage_from is not None):
-            self._damaged_before = damaged  # whatever it was is not of the garbage that may begin now
-        self._damaged = damaged
+    def count_damaged(self, damaged: int, at: float, held: bool) -> None:
+        """A read at `at`, after which the driver had counted `damaged` bytes without their stop bit; `held`: what came before is
+        not told yet."""
+        self._damage.read(damaged, at)
+        if not held and self._garbage_from is None:
+            self._damage.begin()
 
     def remember(self, data: bytes, at: float) -> None:
         """`data` was garbage, of no rate that is known."""
@@ -209,12 +248,13 @@ class RateSearch:
     def banner_came(self, at: float) -> None:
         """A boot ROM's banner arrived at `at`: what follows may be its text too."""
         self._banner_at = max(self._banner_at, at)
+        self._damage.begin()
 
     def text_came(self, count: int, well: bool) -> None:
         """`count` bytes in a row were text. `well`: so many by now that the rate is the application's."""
         if count >= _TEXT:
             self._garbage_from = None
-            self._damaged_before = self._damaged or 0
+            self._damage.begin()
             if self._evidence:
                 self._forget()
                 self._next_look = _ENOUGH
@@ -226,7 +266,7 @@ class RateSearch:
     def _forget(self) -> None:
         self._evidence.clear()
         self._garbage = self._bursts = 0
-        self._damaged_before = self._damaged or 0
+        self._damage.begin()
 
     # --- what becomes of a wish ------------------------------------------------------------------------------------
 
@@ -320,7 +360,7 @@ class RateSearch:
             at=at,
             well=well,
             sparse=seldom and not well and self._can_look_up(),
-            proven=self._damaged is not None and self._damaged - self._damaged_before >= _DAMAGED * count,
+            proven=self._damage.proves(count),
         )
 
     def _is_time_to_look(self, garbage: _Garbage) -> bool:

@@ -155,7 +155,7 @@ class RateWatch:
         if self._search.not_answered():
             self._rom_until = None
         if damaged is not None:
-            self._search.count_damaged(damaged, held=bool(self._held))
+            self._search.count_damaged(damaged, at, held=bool(self._held))
         out, self._left_over = self._left_over, []
         just_changed = self._rate_before != self.rate and self._search.settling(at)
         if just_changed and not self._held and self._came_late(data):

@@ -242,6 +242,16 @@ def test_an_attached_monitor_is_told_when_the_daemon_changes_the_rate(tmp_path: 
         assert (boot["reset"]["code"], boot["boot_mode"]["raw"]) == (2, "3,6")
 
 
+def test_recover_through_the_daemon_ends_when_its_time_is_up(tmp_path: Path) -> None:
+    """A board without firmware is looked at for much longer; the daemon goes on with it."""
+    config = '[[port]]\nname = "dead"\nmatch = { url = "sim://esp8266?image=blank" }\nbaud = 115200\n'
+    with running(DaemonProcess(tmp_path, config)) as daemon:
+        until(lambda: daemon.status()["ports"]["dead"]["state"] == "run", what="opening")
+        done = daemon.command("recover", "dead", "--mode", "reset", "--timeout", "1", check=False)
+        assert done.returncode == 22
+        assert "has not ended within 1 s" in done.stderr
+
+
 def test_loader_commands_and_reset_go_through_the_daemon(tmp_path: Path) -> None:
     image = Path(__file__).parents[2] / "symbols" / "demo" / "weather.bin"
     config = f'[[port]]\nname = "sim"\nmatch = {{ url = "sim://esp8266?baud=74880&flash_size=1m&speed=2&flash={tmp_path}/flash.bin&image=blank" }}\nbaud = 74880\n'

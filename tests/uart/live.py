@@ -25,13 +25,15 @@ CHANGE_S = 0.003  # how long a change of rate takes
 @dataclass(frozen=True)
 class Adapter:
     """Between the line and the program: delivers every `latency` seconds, and at once whenever `packet` bytes are there;
-    `refuses` some rates, and sets others than asked for (`sets`: asked -> set); its driver `counts` framing errors."""
+    `refuses` some rates, and sets others than asked for (`sets`: asked -> set); its driver `counts` framing errors, each
+    or, as FTDI's does, once a `packet`."""
 
     latency: float = DELIVERY_S
     packet: int | None = None
     refuses: frozenset[int] = frozenset()
     sets: tuple[tuple[int, int], ...] = ()
     counts: bool = False
+    counts_packets: bool = False
 
 
 @dataclass
@@ -85,7 +87,13 @@ def run(
     really = watch.rate
     damaged: list[float] = []
 
+    told = [0, 0]  # framing errors of the line, what the driver has counted
+
     def counted() -> int | None:
+        if adapter.counts_packets:
+            told[1] += len(damaged) > told[0]
+            told[0] = len(damaged)
+            return told[1]
         return len(damaged) if adapter.counts else None
 
     def listen(start: float) -> Iterator[tuple[int, float]]:

@@ -18,7 +18,7 @@ def tell(search: RateSearch, heard: bytes, well: bool = False, damaged: float | 
     for at in range(0, len(heard), 16):
         now = 10 + at / 16 * 0.02
         if damaged is not None:
-            search.count_damaged(int(damaged * at), held=at > 0)
+            search.count_damaged(int(damaged * at), at, held=at > 0)
         search.remember(heard[at : at + 16], now)
         if search.may_ask(now) and (wish := search.wish(b"", now, well)) is not None:
             return wish

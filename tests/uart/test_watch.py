@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -188,13 +189,16 @@ def test_rom_text_at_both_rates_in_one_session() -> None:
     [(115200, None), (9600, None), (9600, 0.02)],
 )
 def test_what_is_received_at_the_right_rate_changes_nothing(rate: int, damaged: float | None) -> None:
+    rng = Random(5)
     for name, capture in islice(captures(3), 0, None, 1 if damaged is None else 3):
         watch = RateWatch(rate)
-        now = 0.0
-        verdicts = watch.feed(b"an application that talks, and reads well enough to be kept\r\n" * 3, now, None if damaged is None else 7)
+        now, counted = 0.0, None if damaged is None else 7
+        verdicts = watch.feed(b"an application that talks, and reads well enough to be kept\r\n" * 3, now, counted)
         for at in range(0, len(capture), 60):
             now += 0.02
-            verdicts += watch.feed(capture[at : at + 60], now, None if damaged is None else 7 + int(damaged * at))
+            if counted is not None and damaged is not None:
+                counted += sum(rng.random() < damaged for _ in range(60))
+            verdicts += watch.feed(capture[at : at + 60], now, counted)
             if at % 240 == 0:
                 now += 0.5
                 verdicts += watch.tick(now)
@@ -313,3 +317,31 @@ def test_any_bytes_in_any_chunks(chunks: list[tuple[bytes, float]], rate: int) -
         assert len(watch._held) <= 4096 + len(data)
     verdicts += watch.close(now)
     assert joined(verdicts) == b"".join(d for d, _ in chunks)
+
+
+@pytest.mark.parametrize("kind", ["random", "sound", "gbk"])
+def test_a_boot_rom_that_is_damaged_proves_nothing_of_the_binary_after_it(kind: str) -> None:
+    """The driver counts the ROM's bytes at 74880 as damaged; what the application sends at our rate afterwards is not."""
+    import math
+    import random
+
+    from tests.uart import sim
+
+    rng = random.Random(kind)
+    parts = [*live.talk(live.app_lines(rng, 1), 115200.0), (b"", 115200.0, 0.1), *sim.banner(4, 3, 6, rng), (b"", 115200.0, 0.05)]
+    for n in range(100):
+        message = {
+            "random": lambda: rng.randbytes(40),
+            "sound": lambda n=n: bytes(int(128 + 60 * math.sin((n * 40 + j) / 7) + rng.gauss(0, 4)) & 255 for j in range(40)),
+            "gbk": lambda n=n: f"温度传感器读数正常 {n} 连接服务器成功\r\n".encode("gbk"),
+        }[kind]()
+        parts.append((message, 115200.0, 0.05))
+    for adapter in (live.Adapter(counts=True), live.Adapter(counts_packets=True)):
+        session = live.run(RateWatch(115200), sim.wire(parts, 0.1), sim.usual_receiver(rng), 8.0, 0.01, adapter=adapter)
+        assert session.changes == []
+        assert len(session.banners) == 1
+
+
+def test_a_driver_that_counts_once_a_packet_proves_it_too_where_packets_are_small() -> None:
+    session, _ = live.board_that_changes(9600, 115200, 3, each=6.0, adapter=live.Adapter(counts_packets=True))
+    assert [rate for _, rate, _ in session.changes][-2:] == [115200, 9600]
