@@ -148,8 +148,9 @@ def other(kind: int, rng: random.Random, size: int) -> bytes:
 
 Counts = dict[int, int]
 #: ratios at which other text than English has tables of its own: much slower senders are told without (each of their bits is
-#: sampled twice and more), near our own rate such tables would take text in other languages for garbage
-_OTHERS = ((0.45, 0.72), (1.4, 4.9))
+#: sampled twice and more; at half of our rate they would be taken for ones 8 % off), near our own rate such tables would
+#: take text in other languages for garbage
+_OTHERS = ((0.6, 0.72), (1.4, 4.9))
 #: bytes of text per draw, and how much of it is from the corpus
 _SAMPLE, _CORPUS_SHARE = 20_000, 0.7
 
@@ -164,9 +165,7 @@ def draw(ratio: float, texts: list[bytes], rng: random.Random, kind: int | None 
     while sum(map(len, texts)) > _CORPUS_SHARE * _SAMPLE:
         texts = [t[: len(t) * 3 // 4] if n == 0 else t for n, t in enumerate(texts[1:])]
     texts.append(chatter(rng, int(_SAMPLE * (1 - _CORPUS_SHARE))))
-    # the two clocks, and half of the step to the next table where few bytes tell and a rare regime is all that is heard
-    error = 0.032 if ratio < 0.75 else 0.02
-    reception = Reception(1 / (ratio * (1 + rng.uniform(-error, error))), receiver)
+    reception = Reception(1 / (ratio * (1 + rng.uniform(-0.02, 0.02))), receiver)
     counts: Counts = {}
     for text in texts:
         before = 0
