@@ -170,13 +170,14 @@ class Guess:
         return round(1 - 0.5 * math.exp(-max(0.0, self.margin) / 10), 2)
 
 
-def guess(received: bytes, received_at: int, limit: int = 2048, *, own: bool = True) -> Guess | None:
-    """The likeliest rate, were these bytes text that was sent at some rate: `own` says whether `received_at` may be the one.
-    Looks at up to `limit` bytes."""
+def guess(received: bytes, received_at: int, limit: int = 2048, *, own: bool = True, faster: bool = True) -> Guess | None:
+    """The likeliest rate, were these bytes text that was sent at some rate: `own` says whether `received_at` may be the one,
+    `faster` whether a higher one may. Looks at up to `limit` bytes."""
     sample = received[:limit]
     if not sample:
         return None
-    others = [c for c in candidates(received_at) if own or abs(c.rate / received_at - 1) > 0.035]
+    most = received_at * (99.0 if faster else 1.035)
+    others = [c for c in candidates(received_at) if c.rate < most and (own or abs(c.rate / received_at - 1) > 0.035)]
     scored = [(cost(sample, c.table) + c.prior, c) for c in others]
     if own:
         table = table_for(1.0)

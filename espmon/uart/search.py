@@ -36,6 +36,8 @@ _CLOSE_MARGIN = 0.15
 _ZEROS_WELL = 1000
 _ZEROS_WELL_S = 2.5
 _ZEROS_SPEED = 0.4
+#: where the sender is known to be slow: nats per byte to the next such rate, and to ours (Chinese at 74880: 1.3 to 1.8)
+_CLEARLY_SLOWER = 0.35
 #: near random bytes needed before looking from above
 _ENOUGH_RANDOM = 32
 #: and how little worse than noise text must explain them, in nats per byte (real noise: 0.07 to 0.15)
@@ -208,6 +210,8 @@ class RateSearch:
         self._next_look = _ENOUGH
         #: the rate that was looked from, where nothing was found that is better
         self._looked_up: int | None = None
+        #: from above only zeros came: the sender is slower than that by far, hence no faster than the rate that was looked from
+        self._is_slow = False
         self._refused: set[int] = set()
         self._unanswered: dict[int, int] = {}
         self._hops = 0
@@ -262,6 +266,7 @@ class RateSearch:
             self._return = None
             self._hops = 0
             self._looked_up = None
+            self._is_slow = False
 
     def _forget(self) -> None:
         self._evidence.clear()
@@ -383,6 +388,7 @@ class RateSearch:
             enough = _ZEROS_WELL if slow else garbage.count + 1
         if lower >= self.rate or garbage.count < enough:
             return None
+        self._is_slow = self.rate == self._top and self._looked_up == lower
         return self.ask(lower, "only zeros arrive: the board sends much slower")
 
     def _rate_told(self, garbage: _Garbage) -> Guess | None:
@@ -460,6 +466,11 @@ class RateSearch:
             return None
         if garbage.patient and self._is_clearly_close(best):
             return self._follow(best)
+        if garbage.patient and self._is_slow and self._looked_up == self.rate:
+            slower = guess(heard, self.rate, faster=False)
+            if slower is None or slower.margin < _CLEARLY_SLOWER * slower.received or _same(slower.rate, self.rate):
+                return None
+            return self._follow(slower)
         likely = _text_at_one_of_the_faster(heard, best)
         if not self._can_look_up():
             refused = self._top in self._refused

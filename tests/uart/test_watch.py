@@ -245,6 +245,13 @@ def test_without_such_a_driver_a_rate_that_read_well_is_not_left_for_what_may_be
     assert session.changes == []
 
 
+def test_zeros_from_above_leave_only_slower_rates() -> None:
+    """Chinese at 74880 baud looks most like 1152000 to who has not seen that from 921600 only zeros come."""
+    session, outcome = live.board_with_one_rate(74880, 1, 12.0, style="chinese")
+    assert [rate for _, rate, _ in session.changes] == [921600, 115200, 74880]
+    assert outcome.right_end
+
+
 def test_a_line_that_floats_is_looked_at_from_above_once_and_the_rate_comes_back() -> None:
     """Nobody drives the line of a board without power: damaged bytes at any rate."""
     import random
